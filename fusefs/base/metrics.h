@@ -1,0 +1,51 @@
+// Metrics: the one table of counters and gauges (X macro below: name, unit, help). An instance is made by main and handed to whoever
+// counts; tests assert against it. All fields are relaxed atomics: any thread, no order between two of them.
+// Labels, if ever, come from closed sets; never a digest, path or key.
+#ifndef HEADRACE_FUSEFS_BASE_METRICS_H_
+#define HEADRACE_FUSEFS_BASE_METRICS_H_
+
+#include <atomic>
+#include <cstdint>
+#include <string>
+
+namespace headrace {
+
+// X(field, exported name, "counter" or "gauge", help)
+#define HEADRACE_METRICS(X)                                                                                       \
+  X(wire_bytes, "headrace_wire_bytes_total", "counter", "body bytes received from registries")                     \
+  X(wire_requests, "headrace_wire_requests_total", "counter", "HTTP requests sent to registries")                   \
+  X(wire_retries, "headrace_wire_retries_total", "counter", "fetches tried again after a failure")                  \
+  X(wire_errors, "headrace_wire_errors_total", "counter", "fetches given up after their deadline")                  \
+  X(chunk_fetches, "headrace_chunk_fetches_total", "counter", "chunks fetched from a registry")                     \
+  X(chunk_joins, "headrace_chunk_joins_total", "counter", "readers that joined a fetch already under way")          \
+  X(chunk_digest_mismatches, "headrace_chunk_digest_mismatches_total", "counter", "chunks whose bytes were wrong")  \
+  X(cache_hit_bytes, "headrace_cache_hit_bytes_total", "counter", "bytes answered from the local cache")            \
+  X(cache_write_bytes, "headrace_cache_write_bytes_total", "counter", "bytes written to the local cache")           \
+  X(cache_write_errors, "headrace_cache_write_errors_total", "counter", "cache writes that failed (served all the same)") \
+  X(cache_read_errors, "headrace_cache_read_errors_total", "counter", "cache reads that failed (fetched again)")    \
+  X(cache_sealed_files, "headrace_cache_sealed_files_total", "counter", "files completed and sealed")               \
+  X(fuse_reads, "headrace_fuse_reads_total", "counter", "FUSE READ requests answered")                              \
+  X(fuse_read_bytes, "headrace_fuse_read_bytes_total", "counter", "bytes in answered FUSE READ requests")           \
+  X(fuse_read_errors, "headrace_fuse_read_errors_total", "counter", "FUSE READ requests answered with an error")    \
+  X(fuse_opens_passthrough, "headrace_fuse_opens_passthrough_total", "counter", "opens answered with passthrough")  \
+  X(fuse_opens_direct, "headrace_fuse_opens_direct_total", "counter", "opens answered with direct I/O")             \
+  X(fuse_opens_cached, "headrace_fuse_opens_cached_total", "counter", "opens answered with the page cache")         \
+  X(reads_waiting, "headrace_reads_waiting", "gauge", "reads that wait for the network now")                        \
+  X(open_files, "headrace_open_files", "gauge", "open file handles")                                                \
+  X(layers, "headrace_layers", "gauge", "layers attached")                                                          \
+  X(mounts, "headrace_mounts", "gauge", "snapshots shown in the file system")
+
+struct Metrics {
+#define HEADRACE_METRIC_FIELD(field, name, type, help) std::atomic<int64_t> field{0};
+  HEADRACE_METRICS(HEADRACE_METRIC_FIELD)
+#undef HEADRACE_METRIC_FIELD
+
+  static void Add(std::atomic<int64_t>& metric, int64_t n = 1) { metric.fetch_add(n, std::memory_order_relaxed); }
+  static int64_t Get(const std::atomic<int64_t>& metric) { return metric.load(std::memory_order_relaxed); }
+  // Prometheus text exposition format, version 0.0.4.
+  std::string ToPrometheus() const;
+};
+
+}  // namespace headrace
+
+#endif  // HEADRACE_FUSEFS_BASE_METRICS_H_

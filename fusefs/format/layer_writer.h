@@ -1,0 +1,55 @@
+// LayerWriter: an uncompressed tar stream in, a Headrace layer blob out (fusefs/format/README.md has the bytes).
+//
+// The tar is kept to the byte: the DiffID (its SHA-256) is what it was. The blob is a plain tar+zstd stream for everybody else.
+// One thread drives Write/Finish; compression runs on `options.threads` threads of the writer's own; memory is bounded by
+// about (2 * threads + 4) * chunk_size whatever the file size. Write blocks while the workers are behind.
+// Output is reproducible: the same tar and options give the same bytes (zstd library version being equal), whatever `threads` is.
+#ifndef HEADRACE_FUSEFS_FORMAT_LAYER_WRITER_H_
+#define HEADRACE_FUSEFS_FORMAT_LAYER_WRITER_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "fusefs/base/digest.h"
+#include "fusefs/base/status.h"
+#include "fusefs/format/toc.h"
+
+namespace headrace::format {
+
+struct LayerWriterOptions {
+  uint64_t chunk_size = 4ull << 20;  // decoded bytes, 64 KiB .. 16 MiB
+  int zstd_level = 3;
+  unsigned threads = 1;
+};
+
+struct LayerSummary {
+  Digest diff_id;       // SHA-256 of the tar
+  uint64_t tar_size = 0;
+  Digest blob_digest;
+  uint64_t blob_size = 0;
+  TocLocation toc;
+  // For the layer's descriptor in the manifest: headrace.toc and the io.github.containers.zstd-chunked.* annotations.
+  std::map<std::string, std::string> annotations;
+  uint64_t files = 0;
+  uint64_t chunks = 0;
+};
+
+class LayerWriter {
+ public:
+  // Receives the blob in order; an error stops the writer and is returned by Write/Finish.
+  using Sink = std::function<Status(std::span<const uint8_t>)>;
+  static Result<std::unique_ptr<LayerWriter>> Create(const LayerWriterOptions& options, Sink sink);
+  virtual ~LayerWriter() = default;
+  // The next bytes of the tar, any split.
+  virtual Status Write(std::span<const uint8_t> tar) = 0;
+  // End of the tar. InvalidArgument if it is truncated or is not a tar.
+  virtual Result<LayerSummary> Finish() = 0;
+};
+
+}  // namespace headrace::format
+
+#endif  // HEADRACE_FUSEFS_FORMAT_LAYER_WRITER_H_

@@ -1,0 +1,67 @@
+// Client: an OCI distribution client (distribution-spec 1.1; docker registry v2). The only user of libcurl.
+//
+// Ownership: one Client for a process; it owns one network thread (libcurl multi) and is thread-safe. Methods named ...Blocking below
+// (all but Fetch) block the caller until done, failed or `deadline`; never call them from a FUSE thread.
+// Credentials: docker's config.json (auths, base64 "auth" and identitytoken; credHelpers/credsStore are refused with a message that says so).
+// https with the system's certificate authorities; plain http for localhost, 127.0.0.0/8, ::1 and hosts listed in plain_http_hosts.
+// Errors name the registry, the repository and what was asked; secrets never appear in them.
+// Limits: manifests 4 MiB, token answers 1 MiB, 10 redirects, retries with jitter within the deadline (blocking methods only).
+#ifndef HEADRACE_FUSEFS_REGISTRY_CLIENT_H_
+#define HEADRACE_FUSEFS_REGISTRY_CLIENT_H_
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fusefs/base/digest.h"
+#include "fusefs/base/metrics.h"
+#include "fusefs/base/status.h"
+#include "fusefs/registry/range_source.h"
+#include "fusefs/registry/reference.h"
+
+namespace headrace::registry {
+
+struct ClientOptions {
+  std::string docker_config_path;             // "" = no credentials
+  std::vector<std::string> plain_http_hosts;  // "host[:port]" spoken to without TLS
+  std::string user_agent = "headrace/" HEADRACE_VERSION;
+  std::chrono::milliseconds connect_timeout{10'000};
+  std::chrono::milliseconds stall_timeout{30'000};    // no byte for so long ends an attempt
+  std::chrono::milliseconds request_deadline{300'000};  // of a blocking call, retries included
+  long max_connections_per_host = 16;
+};
+
+struct ManifestResponse {
+  std::string body;
+  std::string media_type;  // Content-Type, or mediaType of the body
+  Digest digest;           // of `body`, computed here; for a digest reference it was compared
+};
+
+class Client : public RangeSource {
+ public:
+  static Result<std::unique_ptr<Client>> Create(const ClientOptions& options, Metrics& metrics);
+
+  virtual Result<ManifestResponse> GetManifest(const Reference& ref) = 0;
+  // The whole blob in order; verified against its digest at the end (DataLoss after the sink saw the bytes).
+  virtual Status GetBlob(const Reference& ref, const Digest& digest,
+                         const std::function<Status(std::span<const uint8_t>)>& sink) = 0;
+  // A piece of a blob, unverified (the caller checks).
+  virtual Result<std::string> GetBlobRange(const Reference& ref, const Digest& digest, uint64_t offset, uint64_t size) = 0;
+  // Size if the registry has the blob, NotFound if not.
+  virtual Result<uint64_t> StatBlob(const Reference& ref, const Digest& digest) = 0;
+  // Uploads a file as a blob unless the registry has it. `progress` gets bytes sent since the last call.
+  virtual Status PushBlobFile(const Reference& ref, const Digest& digest, const std::string& path,
+                              const std::function<void(uint64_t)>& progress) = 0;
+  virtual Status PushBlob(const Reference& ref, const Digest& digest, std::string_view content) = 0;
+  // Asks the registry to take the blob over from another repository of its own; false if it did not.
+  virtual Result<bool> MountBlob(const Reference& ref, const Digest& digest, const std::string& from_repository) = 0;
+  // PUT under ref's tag, or under the digest of the content if ref has no tag.
+  virtual Status PutManifest(const Reference& ref, const std::string& media_type, std::string_view body) = 0;
+};
+
+}  // namespace headrace::registry
+
+#endif  // HEADRACE_FUSEFS_REGISTRY_CLIENT_H_
