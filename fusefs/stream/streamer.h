@@ -1,0 +1,76 @@
+// Streamer: from "these bytes of this file" to verified bytes in a buffer.
+//
+// A read of present bytes is answered from the cache at once, on the caller's thread (local disk). An absent chunk has one flight that
+// every reader of the chunk joins; adjacent absent chunks of one read share one ranged GET. Each chunk is decoded and its digest compared
+// on the pool, then every waiting reader is answered from that buffer and the buffer goes to the cache file. A failed or wrong chunk is
+// fetched again, with growing, jittered pauses, until `deadline` after the reader came; then that reader gets the error (wrong bytes: DataLoss).
+// A cache that cannot be written or read degrades to serving without it.
+//
+// Threads: everything may be called from any thread; nothing waits for the network. Callbacks run on the caller's thread, a pool
+// thread or the timer's, without a lock of ours held. Ownership: the references given to Create outlive the Streamer; the Streamer outlives
+// its FileContents; its destructor cancels flights and answers every waiting reader (Cancelled).
+#ifndef HEADRACE_FUSEFS_STREAM_STREAMER_H_
+#define HEADRACE_FUSEFS_STREAM_STREAMER_H_
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+
+#include "fusefs/base/executor.h"
+#include "fusefs/base/metrics.h"
+#include "fusefs/base/status.h"
+#include "fusefs/cache/content_store.h"
+#include "fusefs/format/layer_index.h"
+#include "fusefs/registry/range_source.h"
+
+namespace headrace::stream {
+
+// A layer whose bytes can be fetched. Immutable.
+struct LayerSource {
+  registry::BlobRef blob;
+  std::shared_ptr<const format::LayerIndex> index;
+};
+
+// The content of one regular file; the same content opened twice is the same object while it lives. Thread-safe.
+class FileContent {
+ public:
+  // OK: the bytes of [offset, offset + size) clipped at the end of the file, valid during the call only. Called exactly once.
+  using ReadDone = std::function<void(Status status, std::span<const uint8_t> bytes)>;
+
+  virtual ~FileContent() = default;
+  virtual uint64_t size() const = 0;
+  // Every byte is in the cache, verified, synced: may be read behind our back (FUSE passthrough). Never goes back to false while held.
+  virtual bool sealed() const = 0;
+  // Descriptor of the backing file, owned by this object. REQUIRES: sealed().
+  virtual int backing_fd() const = 0;
+  // `done` may be called before Read returns. size <= 16 MiB.
+  virtual void Read(uint64_t offset, uint64_t size, ReadDone done) = 0;
+  // Starts fetching the whole file (small files at their first touch); answers come by later Reads.
+  virtual void FetchAll() = 0;
+};
+
+struct StreamerOptions {
+  std::chrono::milliseconds read_deadline{300'000};  // after that a reader gets the error
+  std::chrono::milliseconds retry_pause_min{100};
+  std::chrono::milliseconds retry_pause_max{10'000};
+  uint64_t range_bytes_max = 8ull << 20;             // one GET asks for no more (compressed bytes)
+  uint64_t inflight_bytes_max = 256ull << 20;        // decoded + compressed buffers of flights; more demand waits its turn
+};
+
+class Streamer {
+ public:
+  static Result<std::unique_ptr<Streamer>> Create(const StreamerOptions& options, cache::ContentStore& store,
+                                                  registry::RangeSource& source, ThreadPool& pool, Timer& timer,
+                                                  Metrics& metrics);
+  virtual ~Streamer() = default;
+  // REQUIRES: the entry is a regular file. An empty file is fine (sealed is false; Read gives no bytes).
+  virtual Result<std::shared_ptr<FileContent>> Open(std::shared_ptr<const LayerSource> layer, uint32_t entry_index) = 0;
+  // Decoded bytes of the layer's files that are present in the cache (for status; reads presence maps from disk: not on a FUSE thread).
+  virtual uint64_t ResidentBytes(const LayerSource& layer) = 0;
+};
+
+}  // namespace headrace::stream
+
+#endif  // HEADRACE_FUSEFS_STREAM_STREAMER_H_
