@@ -14,7 +14,9 @@ TEST(StatusTest, EveryCodeHasANameAndAnErrno) {
     EXPECT_FALSE(StatusCodeName(status.code()).empty());
     EXPECT_NE(StatusToErrno(status), 0) << c;
     EXPECT_NE(StatusToErrno(status), ENOSYS) << c;
-    if (c != 2) EXPECT_NE(StatusCodeName(status.code()), "UNKNOWN") << c;
+    if (c != 2) {
+      EXPECT_NE(StatusCodeName(status.code()), "UNKNOWN") << c;
+    }
   }
   EXPECT_EQ(StatusToErrno(OkStatus()), 0);
 }
