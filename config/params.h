@@ -1,0 +1,36 @@
+// The one table of every setting of Headrace: key, type, default, limits, sentence. From it come the parser (config.cc), the shipped
+// headrace.toml and config/README.md's table (a test fails when either is stale), and `--print-config`.
+//
+// X(struct, section, key, kind, default, min, max, help)
+//   struct: Fused (headrace-fused) or Snapshotter (headrace-snapshotter)
+//   kind:   Text, TextList, Size (bytes), Duration, Count. Defaults, minima and maxima are written as in the file; "" = no limit.
+// All settings are read at start ("restart"); none is reloaded while running yet.
+#ifndef HEADRACE_CONFIG_PARAMS_H_
+#define HEADRACE_CONFIG_PARAMS_H_
+
+#define HEADRACE_FUSED_PARAMS(X)                                                                                               \
+  X(Fused, "fused", root, Text, "/var/lib/headrace/fused", "", "", "Directory of the layer state and of the chunk cache.")         \
+  X(Fused, "fused", mountpoint, Text, "/run/headrace/fs", "", "", "Where the one FUSE file system is mounted. Keep it short: it stands in every lowerdir option.") \
+  X(Fused, "fused", control_socket, Text, "/run/headrace/control.sock", "", "", "Unix socket of the control API.")               \
+  X(Fused, "fused", log_level, Text, "info", "", "", "trace, debug, info, warn, error or off.")                                     \
+  X(Fused, "fused", fuse_threads, Count, "4", "1", "64", "Threads that take requests from the kernel. They never wait for the network.") \
+  X(Fused, "fused", decode_threads, Count, "0", "0", "256", "Threads that verify and decode chunks; 0 = one for each core.")     \
+  X(Fused, "fused", read_ahead, Size, "4MiB", "128KiB", "128MiB", "Read-ahead of the kernel for mapped and page-cached files.")      \
+  X(Fused, "fused", small_file, Size, "4MiB", "0", "64MiB", "Files up to this size are fetched whole at their first open and live in the page cache.") \
+  X(Fused, "registry", docker_config, Text, "", "", "", "docker's config.json with credentials; empty = $DOCKER_CONFIG/config.json or ~/.docker/config.json if there is one.") \
+  X(Fused, "registry", plain_http, TextList, "", "", "", "Registries (host[:port]) that are spoken to without TLS. localhost always is.") \
+  X(Fused, "registry", connections, Count, "16", "1", "256", "Connections to one registry host at most.")                         \
+  X(Fused, "registry", connect_timeout, Duration, "10s", "100ms", "5m", "Time to connect before an attempt counts as failed.")   \
+  X(Fused, "registry", stall_timeout, Duration, "30s", "1s", "10m", "Time without a byte before an attempt counts as failed.")   \
+  X(Fused, "stream", read_deadline, Duration, "5m", "1s", "24h", "How long a read waits for a failing registry before it gets EIO. EIO on a mapped page kills the reader: keep it long.") \
+  X(Fused, "stream", range_max, Size, "8MiB", "64KiB", "64MiB", "Compressed bytes that one GET asks for at most.")               \
+  X(Fused, "stream", inflight_max, Size, "256MiB", "32MiB", "64GiB", "Memory for chunks on their way, compressed and decoded.")
+
+#define HEADRACE_SNAPSHOTTER_PARAMS(X)                                                                                          \
+  X(Snapshotter, "snapshotter", root, Text, "/var/lib/headrace/snapshotter", "", "", "Directory of the metadata and of the upper directories. Report its file system to containerd as exports.root.") \
+  X(Snapshotter, "snapshotter", socket, Text, "/run/headrace/snapshotter.sock", "", "", "Unix socket that containerd's proxy plugin dials.") \
+  X(Snapshotter, "snapshotter", control_socket, Text, "/run/headrace/control.sock", "", "", "Control socket of headrace-fused.")  \
+  X(Snapshotter, "snapshotter", log_level, Text, "info", "", "", "trace, debug, info, warn, error or off.")                         \
+  X(Snapshotter, "snapshotter", mount_deadline, Duration, "30s", "1s", "10m", "How long Prepare waits for a layer's table of contents before containerd downloads the layer instead.")
+
+#endif  // HEADRACE_CONFIG_PARAMS_H_
