@@ -1,0 +1,108 @@
+// ContentFile: the cached bytes of one file content: a sparse backing file, the presence of each of its chunks, and the seal.
+//
+// Made by ContentStore::Open; the same content opened twice in a process is the same object while it lives. What is in the backing
+// file at a present chunk was verified against its digest by the caller BEFORE WriteChunk or Confirm; the store adds nothing to
+// that and loses nothing of it (README.md has the byte format and the argument).
+//
+// Threads: every method from any thread. All but state(), complete(), sealed(), usable() and backing_fd() block on the local disk.
+// Ownership: owns its descriptors. WriteChunk, Confirm, MarkHole, Drop and Read REQUIRE that the ContentStore lives; the
+// destructor does not.
+// Errors: a failing disk is a Status and a counter, never an abort; the caller goes on without the cache.
+#ifndef HEADRACE_FUSEFS_CACHE_CONTENT_FILE_H_
+#define HEADRACE_FUSEFS_CACHE_CONTENT_FILE_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+
+#include "fusefs/base/digest.h"
+#include "fusefs/base/file.h"
+#include "fusefs/base/mutex.h"
+#include "fusefs/base/status.h"
+
+namespace headrace::cache {
+
+// Which content. Two specs with the same id must be equal in size and chunk_count.
+struct ContentSpec {
+  Digest id;           // over size and every chunk's place and digest (stream::ContentId): same id, same bytes, same cut
+  Digest file_digest;  // of the whole file as its layer claims; kept for tools, never believed
+  uint64_t size = 0;
+  uint32_t chunk_count = 0;
+};
+
+enum class ChunkState : uint8_t {
+  kAbsent,      // not here
+  kUnverified,  // written before the machine went down: read it, compare its digest, then Confirm or Drop
+  kPresent,     // verified since the machine booted
+};
+
+struct StoreShared;  // what the files of one store have in common (content_store.cc)
+
+class ContentFile : public std::enable_shared_from_this<ContentFile> {
+ public:
+  ~ContentFile();
+  ContentFile(const ContentFile&) = delete;
+  ContentFile& operator=(const ContentFile&) = delete;
+
+  const ContentSpec& spec() const { return spec_; }
+  // REQUIRES: chunk < spec().chunk_count.
+  ChunkState state(uint32_t chunk) const;
+  // Every chunk is kPresent.
+  bool complete() const;
+  // Complete, synced and durably marked so. True stays true, except when the backing file was found damaged.
+  bool sealed() const { return sealed_.load(std::memory_order_acquire); }
+  // False: the backing file was found damaged; every chunk is kAbsent and writes are refused until all users let go and open it anew.
+  bool usable() const { return !damaged_.load(std::memory_order_acquire); }
+  // Regular file, opened O_RDONLY; owned by this object, valid as long as it lives. REQUIRES: sealed() was seen true once.
+  int backing_fd() const;
+
+  // Fills `out` from `offset`. REQUIRES: the range lies in chunks that were seen kPresent or kUnverified. An error is counted; the
+  // caller treats the chunks as absent (Drop) and fetches them again. A file that is too short is found damaged on the way.
+  Status Read(uint64_t offset, std::span<uint8_t> out);
+  // Writes the bytes of a verified chunk, then its presence; the last one starts sealing in the background. An error is counted and
+  // pauses writing of the whole store for a moment (Unavailable meanwhile, not counted).
+  Status WriteChunk(uint32_t chunk, uint64_t offset, std::span<const uint8_t> bytes);
+  // The unverified chunk was read and its digest matched.
+  Status Confirm(uint32_t chunk);
+  // The chunk is zeros and needs no bytes: makes a hole of it and marks it present.
+  Status MarkHole(uint32_t chunk, uint64_t offset, uint64_t size);
+  // The chunk's bytes are wrong or cannot be read.
+  void Drop(uint32_t chunk);
+
+ private:
+  friend class ContentStore;
+  ContentFile(std::shared_ptr<StoreShared> shared, const ContentSpec& spec, std::string data_path, std::string map_path);
+
+  Status Load(bool exclusive);
+  Status LoadExisting(bool* invalid);
+  Status Reinitialise();
+  Status AdoptSealed();
+  Status SetPresent(uint32_t chunk);
+  Status SizeIsRight();
+  void MaybeSeal();
+  Status Seal();
+  Status OpenReadOnly();
+  void Damage(const std::string& why);
+  void UnlinkIfOurs();
+  uint64_t Mark(uint32_t chunk) const;
+
+  const std::shared_ptr<StoreShared> shared_;
+  const ContentSpec spec_;
+  const std::string data_path_;
+  const std::string map_path_;
+  uint64_t mark_seed_ = 0;
+  UniqueFd data_;       // read and write; invalid if it was sealed when it was opened
+  UniqueFd map_;        // holds a shared flock(2) as long as this object lives
+  UniqueFd read_only_;  // set before sealed_ becomes true
+  std::unique_ptr<std::atomic<ChunkState>[]> states_;  // null if it was sealed when it was opened: all present
+  Mutex mu_;                                           // transitions of missing_, sealed_, damaged_; never held across I/O
+  std::atomic<uint32_t> missing_{0};                   // chunks that are not kPresent
+  std::atomic<bool> sealed_{false};
+  std::atomic<bool> damaged_{false};
+};
+
+}  // namespace headrace::cache
+
+#endif  // HEADRACE_FUSEFS_CACHE_CONTENT_FILE_H_
