@@ -165,7 +165,8 @@ cri::ContainerConfig ContainerFromSpec(const Json& pod_spec, const Json& spec) {
   config.mutable_image()->set_image(spec.at("image").get<std::string>());
   for (const auto& word : spec.value("command", Json::array())) config.add_command(word.get<std::string>());
   for (const auto& word : spec.value("args", Json::array())) config.add_args(word.get<std::string>());
-  for (const auto& [key, value] : spec.value("env", Json::object()).items()) {
+  const Json environment = spec.value("env", Json::object());
+  for (const auto& [key, value] : environment.items()) {
     auto* const entry = config.add_envs();
     entry->set_key(key);
     entry->set_value(value.get<std::string>());
