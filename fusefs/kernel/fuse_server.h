@@ -1,0 +1,57 @@
+// FuseServer: the mounted file system while this process serves it: channel, libfuse session, worker threads, replies.
+//
+// Threads: `threads` workers take requests (each has an epoll of its own, so that a request wakes one of them); they never wait for the
+// network. A timer thread watches interrupted reads. Public methods from any thread except the workers; Stop blocks for the workers.
+// Ownership: Vfs and Metrics outlive the server. Open files keep their FileContents, so Stop() comes before the Streamer goes.
+// Errors of Start: what the machine lacks, or what is mounted at the mount point.
+#ifndef HEADRACE_FUSEFS_KERNEL_FUSE_SERVER_H_
+#define HEADRACE_FUSEFS_KERNEL_FUSE_SERVER_H_
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <string>
+
+#include "fusefs/base/metrics.h"
+#include "fusefs/base/status.h"
+#include "fusefs/vfs/vfs.h"
+
+namespace headrace::kernel {
+
+struct FuseServerOptions {
+  std::string mountpoint;
+  unsigned threads = 4;
+  uint64_t read_ahead_bytes = 4ull << 20;   // of the kernel, for mmap and page-cached files
+  uint64_t small_file_bytes = 4ull << 20;   // files up to this size live in the page cache
+  bool unmount_on_stop = true;              // false: the mount stays, dead, for a successor that holds the descriptor
+};
+
+// What a successor needs to go on with this connection.
+struct SessionState {
+  int device_fd = -1;      // borrowed
+  std::string init_bytes;
+  std::map<vfs::NodeId, int> backing_ids;
+};
+
+class FuseServer {
+ public:
+  // Mounts and serves. `on_end` is called once, on a worker, when the connection ended without Stop (somebody unmounted or aborted it).
+  static Result<std::unique_ptr<FuseServer>> Start(const FuseServerOptions& options, vfs::Vfs& vfs, Metrics& metrics,
+                                                   std::function<void()> on_end);
+  virtual ~FuseServer() = default;  // Stop()
+
+  // The kernel forgets the name of a mount that Vfs no longer has. Never from a FUSE handler; blocks until the kernel did it.
+  virtual void InvalidateMount(const std::string& id) = 0;
+  virtual SessionState State() const = 0;
+  // READ requests that are not answered yet.
+  virtual size_t waiting_reads() const = 0;
+  virtual size_t open_inodes() const = 0;
+  // Ends serving: unmounts (lazily) if the options say so, ends the workers, gives up unanswered reads, lets go of all contents.
+  // Idempotent.
+  virtual void Stop() = 0;
+};
+
+}  // namespace headrace::kernel
+
+#endif  // HEADRACE_FUSEFS_KERNEL_FUSE_SERVER_H_
