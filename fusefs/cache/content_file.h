@@ -75,10 +75,9 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   friend class ContentStore;
   ContentFile(std::shared_ptr<StoreShared> shared, const ContentSpec& spec, std::string data_path, std::string map_path);
 
-  Status Load(bool exclusive);
+  Status Load();
   Status LoadExisting(bool* invalid);
   Status Reinitialise();
-  Status AdoptSealed();
   Status SetPresent(uint32_t chunk);
   Status SizeIsRight();
   void MaybeSeal();

@@ -1,0 +1,311 @@
+#include "fusefs/cache/content_file.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <utility>
+#include <vector>
+
+#include "fusefs/base/log.h"
+#include "fusefs/cache/map_format.h"
+#include "fusefs/cache/store_shared.h"
+
+namespace headrace::cache {
+namespace {
+
+Status LockFile(int fd, int operation) {
+  while (::flock(fd, operation) != 0) {
+    if (errno != EINTR) return Status::FromErrno(errno, "flock");
+  }
+  return {};
+}
+
+bool SameInode(int fd, const std::string& path) {
+  struct stat a, b;
+  return ::fstat(fd, &a) == 0 && ::stat(path.c_str(), &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+}
+
+Result<uint64_t> FileSize(int fd) {
+  struct stat st;
+  if (::fstat(fd, &st) != 0) return Status::FromErrno(errno, "fstat");
+  return static_cast<uint64_t>(st.st_size);
+}
+
+}  // namespace
+
+ContentFile::ContentFile(std::shared_ptr<StoreShared> shared, const ContentSpec& spec, std::string data_path,
+                         std::string map_path)
+    : shared_(std::move(shared)), spec_(spec), data_path_(std::move(data_path)), map_path_(std::move(map_path)) {
+  mark_seed_ = MarkSeed(spec_.id, shared_->boot_id);
+}
+
+ContentFile::~ContentFile() {
+  // Time of last use, for eviction: that of the map file.
+  if (map_.valid()) ::futimens(map_.get(), nullptr);
+}
+
+uint64_t ContentFile::Mark(uint32_t chunk) const { return MarkOf(mark_seed_, chunk); }
+
+// Opens or begins the pair of files. The map's flock keeps two processes from beginning it at once; it is local and short.
+Status ContentFile::Load() {
+  for (int attempt = 0; attempt < 8; ++attempt) {
+    HR_ASSIGN_OR_RETURN(map_, OpenFile(map_path_, O_RDWR | O_CREAT | O_NOFOLLOW));
+    // Exclusive if nobody uses it: only then it may be begun anew.
+    Status locked = LockFile(map_.get(), LOCK_EX | LOCK_NB);
+    const bool exclusive = locked.ok();
+    if (locked.errno_override() == EWOULDBLOCK) locked = LockFile(map_.get(), LOCK_SH);
+    HR_RETURN_IF_ERROR(locked.Annotate(map_path_));
+    if (!SameInode(map_.get(), map_path_)) continue;  // thrown away by somebody while we waited
+    bool invalid = false;
+    HR_RETURN_IF_ERROR(LoadExisting(&invalid));
+    if (invalid && !exclusive) return FailedPreconditionError(map_path_ + " is not usable and in use");
+    if (invalid) HR_RETURN_IF_ERROR(Reinitialise());
+    if (exclusive) HR_RETURN_IF_ERROR(LockFile(map_.get(), LOCK_SH).Annotate(map_path_));
+    ::futimens(map_.get(), nullptr);
+    return {};
+  }
+  return UnavailableError(map_path_ + " is replaced again and again by another process");
+}
+
+Status ContentFile::LoadExisting(bool* invalid) {
+  *invalid = true;
+  HR_ASSIGN_OR_RETURN(const uint64_t map_size, FileSize(map_.get()));
+  if (map_size == 0) return {};
+  const auto reject = [this](std::string_view why) {
+    log::Warn("cache file begun anew content={} reason=\"{}\"", spec_.id.Hex(), why);
+    return OkStatus();
+  };
+  if (map_size != MapSize(spec_.chunk_count)) return reject("the map has a wrong size");
+  std::vector<uint8_t> map(map_size);
+  Result<size_t> got = PreadFull(map_.get(), map, 0);
+  if (!got.ok() || *got != map.size()) return reject("the map cannot be read");
+  const std::span<const uint8_t> bytes(map);
+  if (!HeaderMatches(bytes.first<kMapHeaderSize>(), spec_)) return reject("the map is damaged or of another version");
+  const bool sealed = SealMatches(bytes.subspan<kMapSealOffset, kMapSealSize>(), spec_);
+  Result<UniqueFd> data = OpenFile(data_path_, (sealed ? O_RDONLY : O_RDWR) | O_NOFOLLOW);
+  if (!data.ok() && data.status().errno_override() == ENOENT) return reject("the data file is gone");
+  HR_RETURN_IF_ERROR(data.status());
+  struct stat st;
+  if (::fstat(data->get(), &st) != 0) return Status::FromErrno(errno, "fstat " + data_path_);
+  if (!S_ISREG(st.st_mode) || static_cast<uint64_t>(st.st_size) != spec_.size) {
+    return reject("the data file has a wrong size");
+  }
+  *invalid = false;
+  if (sealed) {
+    read_only_ = std::move(*data);
+    sealed_.store(true, std::memory_order_release);
+    return {};
+  }
+  data_ = std::move(*data);
+  states_ = std::make_unique<std::atomic<ChunkState>[]>(spec_.chunk_count);
+  uint32_t missing = 0;
+  for (uint32_t i = 0; i < spec_.chunk_count; ++i) {
+    const uint64_t mark = LoadLe64(map.data() + kMapMarksOffset + i * kMapMarkSize);
+    const ChunkState state = mark == 0         ? ChunkState::kAbsent
+                             : mark == Mark(i) ? ChunkState::kPresent
+                                               : ChunkState::kUnverified;
+    states_[i].store(state, std::memory_order_relaxed);
+    missing += state != ChunkState::kPresent;
+  }
+  missing_.store(missing, std::memory_order_relaxed);
+  return {};
+}
+
+// REQUIRES: map_ is locked exclusively. The header is written last: a half begun file is invalid.
+Status ContentFile::Reinitialise() {
+  if (::ftruncate(map_.get(), 0) != 0) return Status::FromErrno(errno, "truncate " + map_path_);
+  if (::unlink(data_path_.c_str()) != 0 && errno != ENOENT) return Status::FromErrno(errno, "unlink " + data_path_);
+  HR_ASSIGN_OR_RETURN(data_, OpenFile(data_path_, O_RDWR | O_CREAT | O_EXCL));
+  if (::ftruncate(data_.get(), static_cast<off_t>(spec_.size)) != 0) {
+    return Status::FromErrno(errno, "truncate " + data_path_);
+  }
+  if (::ftruncate(map_.get(), static_cast<off_t>(MapSize(spec_.chunk_count))) != 0) {
+    return Status::FromErrno(errno, "truncate " + map_path_);
+  }
+  HR_RETURN_IF_ERROR(PwriteFull(map_.get(), EncodeHeader(spec_), 0).Annotate(map_path_));
+  states_ = std::make_unique<std::atomic<ChunkState>[]>(spec_.chunk_count);
+  for (uint32_t i = 0; i < spec_.chunk_count; ++i) states_[i].store(ChunkState::kAbsent, std::memory_order_relaxed);
+  missing_.store(spec_.chunk_count, std::memory_order_relaxed);
+  return {};
+}
+
+ChunkState ContentFile::state(uint32_t chunk) const {
+  HEADRACE_CHECK(chunk < spec_.chunk_count);
+  if (!usable()) return ChunkState::kAbsent;
+  if (!states_) return ChunkState::kPresent;
+  return states_[chunk].load(std::memory_order_acquire);
+}
+
+bool ContentFile::complete() const { return usable() && missing_.load(std::memory_order_acquire) == 0; }
+
+int ContentFile::backing_fd() const {
+  HEADRACE_CHECK(read_only_.valid());
+  return read_only_.get();
+}
+
+Status ContentFile::Read(uint64_t offset, std::span<uint8_t> out) {
+  const int fd = data_.valid() ? data_.get() : read_only_.get();
+  Result<size_t> got = PreadFull(fd, out, offset);
+  if (got.ok() && *got == out.size()) return {};
+  Metrics::Add(shared_->metrics.cache_read_errors);
+  if (!got.ok()) return got.status().Annotate(data_path_);
+  Damage("the data file became shorter");
+  return DataLossError(data_path_ + " became shorter");
+}
+
+// Writing into a file that was cut under us would make holes that look like data.
+Status ContentFile::SizeIsRight() {
+  HR_ASSIGN_OR_RETURN(const uint64_t size, FileSize(data_.get()));
+  if (size == spec_.size) return {};
+  Damage("the data file changed its size");
+  return DataLossError(data_path_ + " changed its size");
+}
+
+Status ContentFile::WriteChunk(uint32_t chunk, uint64_t offset, std::span<const uint8_t> bytes) {
+  HEADRACE_CHECK(offset <= spec_.size && bytes.size() <= spec_.size - offset);
+  if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
+  if (state(chunk) == ChunkState::kPresent) return {};
+  if (!shared_->MayWrite()) return UnavailableError("the cache rests after a failed write");
+  Status status = SizeIsRight();
+  if (status.ok()) status = PwriteFull(data_.get(), bytes, offset).Annotate(data_path_);
+  if (status.ok()) status = SizeIsRight();
+  if (status.ok()) {
+    Metrics::Add(shared_->metrics.cache_write_bytes, static_cast<int64_t>(bytes.size()));
+    return SetPresent(chunk);
+  }
+  if (shared_->WriteFailed()) log::Warn("cache write failed, serving without error=\"{}\"", status.ToString());
+  return status;
+}
+
+Status ContentFile::Confirm(uint32_t chunk) {
+  if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
+  if (state(chunk) == ChunkState::kPresent) return {};
+  return SetPresent(chunk);
+}
+
+Status ContentFile::MarkHole(uint32_t chunk, uint64_t offset, uint64_t size) {
+  HEADRACE_CHECK(offset <= spec_.size && size <= spec_.size - offset);
+  if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
+  if (state(chunk) == ChunkState::kPresent) return {};
+  if (size > 0 && ::fallocate(data_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
+                              static_cast<off_t>(size)) != 0) {
+    return Status::FromErrno(errno, "punch a hole into " + data_path_);
+  }
+  return SetPresent(chunk);
+}
+
+Status ContentFile::SetPresent(uint32_t chunk) {
+  if (!states_) return FailedPreconditionError(data_path_ + " was sealed and is damaged");
+  uint8_t mark[kMapMarkSize];
+  StoreLe64(mark, Mark(chunk));
+  Status status = PwriteFull(map_.get(), mark, kMapMarksOffset + uint64_t{chunk} * kMapMarkSize);
+  if (!status.ok()) {
+    if (shared_->WriteFailed()) log::Warn("cache map write failed, serving without error=\"{}\"", status.ToString());
+    return status.Annotate(map_path_);
+  }
+  bool last = false;
+  {
+    MutexLock lock(mu_);
+    if (states_[chunk].exchange(ChunkState::kPresent, std::memory_order_acq_rel) != ChunkState::kPresent) {
+      last = missing_.fetch_sub(1, std::memory_order_acq_rel) == 1;
+    }
+  }
+  if (last) MaybeSeal();
+  return {};
+}
+
+void ContentFile::Drop(uint32_t chunk) {
+  if (!usable()) return;
+  bool was_sealed = false;
+  {
+    MutexLock lock(mu_);
+    was_sealed = sealed_.load(std::memory_order_relaxed);
+    if (!was_sealed && states_ &&
+        states_[chunk].exchange(ChunkState::kAbsent, std::memory_order_acq_rel) == ChunkState::kPresent) {
+      missing_.fetch_add(1, std::memory_order_acq_rel);
+    }
+  }
+  if (was_sealed) {
+    Damage("a chunk of the sealed file cannot be read");
+    return;
+  }
+  const uint8_t absent[kMapMarkSize] = {};
+  Status status = PwriteFull(map_.get(), absent, kMapMarksOffset + uint64_t{chunk} * kMapMarkSize);
+  if (!status.ok()) Damage("a chunk cannot be dropped: " + status.ToString());
+}
+
+void ContentFile::MaybeSeal() {
+  if (!complete() || sealed()) return;
+  shared_->sealer->Post([self = shared_from_this()] {
+    Status status = self->Seal();
+    if (!status.ok()) {
+      Metrics::Add(self->shared_->metrics.cache_write_errors);
+      log::Warn("cache file not sealed content={} error=\"{}\"", self->spec_.id.Hex(), status.ToString());
+    }
+  });
+}
+
+// The same inode, so that nobody who swaps names can have another file passed through.
+Status ContentFile::OpenReadOnly() {
+  if (read_only_.valid()) return {};
+  HR_ASSIGN_OR_RETURN(read_only_, OpenFile("/proc/self/fd/" + std::to_string(data_.get()), O_RDONLY));
+  return {};
+}
+
+// Runs on the store's sealing thread only.
+Status ContentFile::Seal() {
+  if (!complete() || sealed()) return {};
+  HR_RETURN_IF_ERROR(SizeIsRight());
+  HR_RETURN_IF_ERROR(OpenReadOnly());
+  if (::fdatasync(data_.get()) != 0) {
+    // The kernel may have dropped pages that it could not write: nothing of this file is believed any more.
+    Status status = Status::FromErrno(errno, "fdatasync " + data_path_);
+    Damage(status.ToString());
+    return status;
+  }
+  HR_RETURN_IF_ERROR(PwriteFull(map_.get(), EncodeSeal(spec_), kMapSealOffset).Annotate(map_path_));
+  Status synced;
+  if (::fdatasync(map_.get()) != 0) synced = Status::FromErrno(errno, "fdatasync " + map_path_);
+  if (synced.ok()) synced = FsyncDir(map_path_.substr(0, map_path_.rfind('/')));
+  bool now_sealed = false;
+  {
+    MutexLock lock(mu_);
+    if (synced.ok() && missing_.load(std::memory_order_acquire) == 0 && usable()) {
+      sealed_.store(true, std::memory_order_release);
+      now_sealed = true;
+    }
+  }
+  if (now_sealed) {
+    Metrics::Add(shared_->metrics.cache_sealed_files);
+    return {};
+  }
+  // A chunk was dropped meanwhile, or the seal may not be on the disk: take it back.
+  const MapSeal none{};
+  Status undone = PwriteFull(map_.get(), none, kMapSealOffset);
+  if (!undone.ok()) Damage("a seal cannot be taken back: " + undone.ToString());
+  return synced;
+}
+
+void ContentFile::Damage(const std::string& why) {
+  {
+    MutexLock lock(mu_);
+    if (damaged_.load(std::memory_order_relaxed)) return;
+    damaged_.store(true, std::memory_order_release);
+    sealed_.store(false, std::memory_order_release);
+  }
+  log::Warn("cache file damaged, fetched again from now on content={} reason=\"{}\"", spec_.id.Hex(), why);
+  UnlinkIfOurs();
+}
+
+void ContentFile::UnlinkIfOurs() {
+  if (!SameInode(map_.get(), map_path_)) return;
+  // Without its seal and header the map is worth nothing, whoever finds it, even if the unlink fails.
+  if (::ftruncate(map_.get(), 0) != 0) log::Warn("cache map not cut path={} errno={}", map_path_, errno);
+  ::unlink(map_path_.c_str());
+  ::unlink(data_path_.c_str());
+}
+
+}  // namespace headrace::cache

@@ -1,0 +1,147 @@
+#include "fusefs/cache/content_store.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <new>
+#include <unordered_map>
+#include <utility>
+
+#include "fusefs/base/file.h"
+#include "fusefs/base/log.h"
+#include "fusefs/cache/map_format.h"
+#include "fusefs/cache/store_shared.h"
+
+namespace headrace::cache {
+namespace {
+
+constexpr size_t kStripes = 64;
+constexpr uint64_t kBootIdMax = 256;
+
+Result<std::string> CurrentBootId() {
+  HR_ASSIGN_OR_RETURN(std::string id, ReadFile("/proc/sys/kernel/random/boot_id", kBootIdMax));
+  while (!id.empty() && id.back() == '\n') id.pop_back();
+  if (id.empty()) return InternalError("/proc/sys/kernel/random/boot_id is empty");
+  return id;
+}
+
+}  // namespace
+
+struct ContentStore::Live {
+  // Two threads that open one content at once must get one object. The lock of a stripe is the only one of the project that is held
+  // over I/O: over opening one small local file; nothing else is ever locked inside it but `mu`.
+  std::array<Mutex, kStripes> opening;
+  mutable Mutex mu;
+  std::unordered_map<Digest, std::weak_ptr<ContentFile>> files HR_GUARDED_BY(mu);
+  size_t sweep_at HR_GUARDED_BY(mu) = 1024;
+
+  std::shared_ptr<ContentFile> Find(const Digest& id) {
+    MutexLock lock(mu);
+    auto it = files.find(id);
+    return it == files.end() ? nullptr : it->second.lock();
+  }
+  void Insert(const Digest& id, const std::shared_ptr<ContentFile>& file) {
+    MutexLock lock(mu);
+    files[id] = file;
+    if (files.size() < sweep_at) return;
+    std::erase_if(files, [](const auto& entry) { return entry.second.expired(); });
+    sweep_at = 1024 + 2 * files.size();
+  }
+};
+
+ContentStore::ContentStore(std::shared_ptr<StoreShared> shared, const StoreOptions& options)
+    : shared_(std::move(shared)),
+      options_(options),
+      live_(std::make_unique<Live>()),
+      sealer_(std::make_unique<ThreadPool>("cache-seal", 1)) {
+  shared_->sealer = sealer_.get();
+}
+
+ContentStore::~ContentStore() = default;
+
+Result<std::unique_ptr<ContentStore>> ContentStore::Create(const StoreOptions& options, Metrics& metrics) {
+  auto shared = std::make_shared<StoreShared>(metrics);
+  shared->write_pause = options.write_pause;
+  shared->boot_id = options.boot_id;
+  if (shared->boot_id.empty()) {
+    HR_ASSIGN_OR_RETURN(shared->boot_id, CurrentBootId());
+  }
+  HR_RETURN_IF_ERROR(MakeDirs(options.root).Annotate("cache directory"));
+  if (::access(options.root.c_str(), R_OK | W_OK | X_OK) != 0) {
+    return Status::FromErrno(errno, "cache directory " + options.root);
+  }
+  return std::unique_ptr<ContentStore>(new ContentStore(std::move(shared), options));  // NOLINT: private constructor
+}
+
+std::string ContentStore::PathStem(const Digest& id) const {
+  const std::string hex = id.Hex();
+  return options_.root + "/" + hex.substr(0, 2) + "/" + hex.substr(2, 2) + "/" + hex;
+}
+
+Result<std::shared_ptr<ContentFile>> ContentStore::Open(const ContentSpec& spec) {
+  HEADRACE_CHECK(spec.size > 0 && spec.chunk_count > 0);
+  if (auto file = live_->Find(spec.id); file && file->usable()) return file;
+  MutexLock lock(live_->opening[spec.id.bytes()[0] % kStripes]);
+  if (auto file = live_->Find(spec.id); file && file->usable()) return file;
+  try {
+    Result<std::shared_ptr<ContentFile>> file = OpenLocked(spec);
+    if (!file.ok()) return file.status().Annotate("cache");
+    live_->Insert(spec.id, *file);
+    return file;
+  } catch (const std::bad_alloc&) {
+    return ResourceExhaustedError("cache: no memory for a map of " + std::to_string(spec.chunk_count) + " chunks");
+  }
+}
+
+Result<std::shared_ptr<ContentFile>> ContentStore::OpenLocked(const ContentSpec& spec) {
+  const std::string stem = PathStem(spec.id);
+  const auto make = [&] {
+    return std::shared_ptr<ContentFile>(new ContentFile(shared_, spec, stem + ".data", stem + ".map"));  // NOLINT
+  };
+  auto file = make();
+  Status status = file->Load();
+  if (status.errno_override() == ENOENT) {
+    HR_RETURN_IF_ERROR(MakeDirs(stem.substr(0, stem.rfind('/'))));
+    file = make();
+    status = file->Load();
+  }
+  HR_RETURN_IF_ERROR(status);
+  file->MaybeSeal();  // complete, but the process ended before it was sealed
+  return file;
+}
+
+std::vector<bool> ContentStore::Peek(const ContentSpec& spec) {
+  if (auto file = live_->Find(spec.id); file && file->usable()) {
+    std::vector<bool> out(spec.chunk_count);
+    for (uint32_t i = 0; i < spec.chunk_count; ++i) out[i] = file->state(i) != ChunkState::kAbsent;
+    return out;
+  }
+  const std::string stem = PathStem(spec.id);
+  Result<UniqueFd> map = OpenFile(stem + ".map", O_RDONLY);
+  struct stat st;
+  if (!map.ok() || ::stat((stem + ".data").c_str(), &st) != 0) return {};
+  if (static_cast<uint64_t>(st.st_size) != spec.size) return {};
+  if (::fstat(map->get(), &st) != 0 || static_cast<uint64_t>(st.st_size) != MapSize(spec.chunk_count)) return {};
+  std::vector<uint8_t> bytes(MapSize(spec.chunk_count));
+  Result<size_t> got = PreadFull(map->get(), bytes, 0);
+  if (!got.ok() || *got != bytes.size()) return {};
+  const std::span<const uint8_t> view(bytes);
+  if (!HeaderMatches(view.first<kMapHeaderSize>(), spec)) return {};
+  if (SealMatches(view.subspan<kMapSealOffset, kMapSealSize>(), spec)) return std::vector<bool>(spec.chunk_count, true);
+  std::vector<bool> out(spec.chunk_count);
+  for (uint32_t i = 0; i < spec.chunk_count; ++i) {
+    out[i] = LoadLe64(bytes.data() + kMapMarksOffset + i * kMapMarkSize) != 0;
+  }
+  return out;
+}
+
+size_t ContentStore::open_contents() const {
+  MutexLock lock(live_->mu);
+  size_t n = 0;
+  for (const auto& [id, file] : live_->files) n += !file.expired();
+  return n;
+}
+
+}  // namespace headrace::cache

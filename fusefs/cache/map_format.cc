@@ -1,0 +1,89 @@
+#include "fusefs/cache/map_format.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace headrace::cache {
+namespace {
+
+constexpr std::string_view kHeaderMagic = "HRCMAP\r\n";  // 8 bytes; the line end shows a text-mode copy
+constexpr std::string_view kSealMagic = "HRSEALED";
+constexpr size_t kSealChecksumAt = kMapSealSize - 8;
+constexpr size_t kHeaderChecksumAt = kMapHeaderSize - 8;
+
+void StoreLe32(uint8_t* bytes, uint32_t value) {
+  for (int i = 0; i < 4; ++i) bytes[i] = static_cast<uint8_t>(value >> (8 * i));
+}
+
+// The first 8 bytes of the SHA-256 of what stands before it.
+void PutChecksum(std::span<uint8_t> bytes, size_t at, const Digest& salt) {
+  Sha256 sha;
+  sha.Update(salt.bytes());
+  sha.Update(bytes.first(at));
+  std::memcpy(bytes.data() + at, sha.Finish().bytes().data(), 8);
+}
+
+}  // namespace
+
+uint64_t LoadLe64(const uint8_t* bytes) {
+  uint64_t value = 0;
+  for (int i = 0; i < 8; ++i) value |= uint64_t{bytes[i]} << (8 * i);
+  return value;
+}
+
+void StoreLe64(uint8_t* bytes, uint64_t value) {
+  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<uint8_t>(value >> (8 * i));
+}
+
+MapHeader EncodeHeader(const ContentSpec& spec) {
+  MapHeader out{};
+  std::memcpy(out.data(), kHeaderMagic.data(), kHeaderMagic.size());
+  StoreLe32(out.data() + 8, kMapVersion);
+  StoreLe32(out.data() + 12, spec.chunk_count);
+  StoreLe64(out.data() + 16, spec.size);
+  std::memcpy(out.data() + 24, spec.id.bytes().data(), Digest::kSize);
+  std::memcpy(out.data() + 56, spec.file_digest.bytes().data(), Digest::kSize);
+  PutChecksum(out, kHeaderChecksumAt, spec.id);
+  return out;
+}
+
+bool HeaderMatches(std::span<const uint8_t, kMapHeaderSize> bytes, const ContentSpec& spec) {
+  ContentSpec stored = spec;
+  std::array<uint8_t, Digest::kSize> file_digest;
+  std::memcpy(file_digest.data(), bytes.data() + 56, Digest::kSize);
+  stored.file_digest = Digest(file_digest);
+  const MapHeader expected = EncodeHeader(stored);
+  return std::equal(bytes.begin(), bytes.end(), expected.begin());
+}
+
+MapSeal EncodeSeal(const ContentSpec& spec) {
+  MapSeal out{};
+  std::memcpy(out.data(), kSealMagic.data(), kSealMagic.size());
+  StoreLe64(out.data() + 8, spec.size);
+  PutChecksum(out, kSealChecksumAt, spec.id);
+  return out;
+}
+
+bool SealMatches(std::span<const uint8_t, kMapSealSize> bytes, const ContentSpec& spec) {
+  const MapSeal expected = EncodeSeal(spec);
+  return std::equal(bytes.begin(), bytes.end(), expected.begin());
+}
+
+uint64_t MarkSeed(const Digest& id, std::string_view boot_id) {
+  Sha256 sha;
+  sha.Update(std::string_view("headrace presence mark 1\n"));
+  sha.Update(id.bytes());
+  sha.Update(boot_id);
+  return LoadLe64(sha.Finish().bytes().data());
+}
+
+uint64_t MarkOf(uint64_t seed, uint32_t index) {
+  // The finaliser of SplitMix64: every bit of seed and index moves every bit of the mark.
+  uint64_t x = seed + (uint64_t{index} + 1) * 0x9e3779b97f4a7c15u;
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  x ^= x >> 31;
+  return x == 0 ? 1 : x;
+}
+
+}  // namespace headrace::cache

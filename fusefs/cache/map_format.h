@@ -1,0 +1,47 @@
+// The bytes of a presence map (README.md of this folder is the specification). Pure: bytes in, values out; any thread.
+#ifndef HEADRACE_FUSEFS_CACHE_MAP_FORMAT_H_
+#define HEADRACE_FUSEFS_CACHE_MAP_FORMAT_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "fusefs/cache/content_file.h"
+
+namespace headrace::cache {
+
+inline constexpr uint32_t kMapVersion = 1;
+inline constexpr size_t kMapHeaderSize = 128;
+inline constexpr size_t kMapSealSize = 64;
+inline constexpr size_t kMapSealOffset = kMapHeaderSize;
+inline constexpr size_t kMapMarksOffset = kMapHeaderSize + kMapSealSize;
+inline constexpr size_t kMapMarkSize = 8;
+
+using MapHeader = std::array<uint8_t, kMapHeaderSize>;
+using MapSeal = std::array<uint8_t, kMapSealSize>;
+
+inline constexpr uint64_t MapSize(uint32_t chunk_count) {
+  return kMapMarksOffset + uint64_t{chunk_count} * kMapMarkSize;
+}
+
+MapHeader EncodeHeader(const ContentSpec& spec);
+// True if `bytes` is the header of exactly this content, in this version, undamaged. The file digest is not compared.
+bool HeaderMatches(std::span<const uint8_t, kMapHeaderSize> bytes, const ContentSpec& spec);
+
+MapSeal EncodeSeal(const ContentSpec& spec);
+bool SealMatches(std::span<const uint8_t, kMapSealSize> bytes, const ContentSpec& spec);
+
+// What the marks of a content are made from in one boot of the machine.
+uint64_t MarkSeed(const Digest& id, std::string_view boot_id);
+// The value that says "chunk `index` was verified in this boot"; never 0.
+uint64_t MarkOf(uint64_t seed, uint32_t index);
+
+uint64_t LoadLe64(const uint8_t* bytes);
+void StoreLe64(uint8_t* bytes, uint64_t value);
+
+}  // namespace headrace::cache
+
+#endif  // HEADRACE_FUSEFS_CACHE_MAP_FORMAT_H_
