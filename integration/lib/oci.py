@@ -129,6 +129,23 @@ def push_image(registry, repository, tag, layers, work, entrypoint=(), compressi
         descriptors.append({"mediaType": media_type, "digest": digest, "size": client.push_blob(repository, digest, blob)})
         tar.unlink(missing_ok=True)
         blob.unlink(missing_ok=True)
+    return push_config_and_manifest(client, repository, tag, descriptors, diff_ids, entrypoint)
+
+
+def push_mixed(client, repository, tag, *parts, entrypoint=()):
+    """An image whose layers are those of others: parts = (repository, manifest, layer numbers or None for all)."""
+    descriptors, diff_ids = [], []
+    for source, manifest, numbers in parts:
+        config = json.loads(client.blob(source, manifest["config"]["digest"]))
+        for number in range(len(manifest["layers"])) if numbers is None else numbers:
+            layer = manifest["layers"][number]
+            client.push_blob(repository, layer["digest"], client.blob(source, layer["digest"]))
+            descriptors.append(layer)
+            diff_ids.append(config["rootfs"]["diff_ids"][number])
+    return push_config_and_manifest(client, repository, tag, descriptors, diff_ids, entrypoint)
+
+
+def push_config_and_manifest(client, repository, tag, descriptors, diff_ids, entrypoint):
     config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids},
                          "config": {"Entrypoint": list(entrypoint)}}).encode()
     digest = "sha256:" + hashlib.sha256(config).hexdigest()

@@ -72,6 +72,11 @@ def headrace_build(directory, target, *options, timeout=3600):
     return run([program, "build", directory, target, "--plain-http", *options], timeout=timeout)
 
 
+def headrace_convert(source, target, *options, timeout=3600):
+    program = need_program(BUILD / "bin/headrace", "the headrace command")
+    return run([program, "convert", source, target, "--plain-http", *options], timeout=timeout)
+
+
 class Containerd:
     """A private containerd. `version`: "2", "1.7" or "1.6"; `headrace`: None for containerd's own overlayfs."""
 

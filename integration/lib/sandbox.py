@@ -133,13 +133,18 @@ class Box:
 
     def show_logs(self):
         for daemon in self.daemons:
-            print(daemon.tail(), file=sys.stderr, flush=True)
+            # The registry logs every HEAD request for a blob that is yet to come as an error.
+            print(daemon.tail(6 if daemon.name == "registry" else 25), file=sys.stderr, flush=True)
 
 
 def need_program(path, what):
-    if not Path(path).exists():
+    """A program that must be there: of this build (Failed if not), or one that integration/setup provides (Skip if not)."""
+    path = Path(path)
+    if not path.exists():
+        if path.is_relative_to(BUILD):
+            raise Failed(f"{what} is not built: {path} is missing")
         raise Skip(f"{what} is not here ({path}); integration/setup provides it")
-    return Path(path)
+    return path
 
 
 def _inside(body, directory):
