@@ -190,10 +190,7 @@ class DirBuffer {
     } else {
       need = fuse_add_direntry(req_, at, room, name.c_str(), &attr, static_cast<off_t>(cookie));
     }
-    if (need > room) {
-      if (counted) refused_ = attr.st_ino;
-      return false;
-    }
+    if (need > room) return false;  // Vfs counts only what was taken
     if (counted) looked_up_.push_back(attr.st_ino);
     used_ += need;
     return true;
@@ -201,7 +198,6 @@ class DirBuffer {
 
   int Reply() { return fuse_reply_buf(req_, buffer_.data(), used_); }
   const std::vector<vfs::NodeId>& looked_up() const { return looked_up_; }
-  vfs::NodeId refused() const { return refused_; }
 
  private:
   fuse_req_t req_;
@@ -209,7 +205,6 @@ class DirBuffer {
   size_t used_ = 0;
   bool plus_;
   std::vector<vfs::NodeId> looked_up_;
-  vfs::NodeId refused_ = 0;
 };
 
 void ReadDirectory(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, bool plus) {

@@ -1,0 +1,27 @@
+// ControlServer: control.proto over gRPC on a unix socket. No logic: requests become calls of LayerManager, Status becomes grpc::Status.
+//
+// Threads: gRPC's own, at most kControlThreads; Mount keeps one for as long as the registry takes. Start replaces a socket that a dead
+// process left. The destructor stops listening and waits for calls under way.
+#ifndef HEADRACE_FUSEFS_DAEMON_CONTROL_SERVICE_H_
+#define HEADRACE_FUSEFS_DAEMON_CONTROL_SERVICE_H_
+
+#include <memory>
+#include <string>
+
+#include "fusefs/base/metrics.h"
+#include "fusefs/base/status.h"
+#include "fusefs/daemon/layer_manager.h"
+
+namespace headrace::daemon {
+
+class ControlServer {
+ public:
+  // The manager and the metrics outlive the server.
+  static Result<std::unique_ptr<ControlServer>> Start(const std::string& socket, const std::string& mountpoint, LayerManager& manager,
+                                                      const Metrics& metrics);
+  virtual ~ControlServer() = default;
+};
+
+}  // namespace headrace::daemon
+
+#endif  // HEADRACE_FUSEFS_DAEMON_CONTROL_SERVICE_H_

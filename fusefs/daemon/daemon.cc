@@ -1,0 +1,140 @@
+#include "fusefs/daemon/daemon.h"
+
+#include <fcntl.h>
+#include <sys/file.h>
+
+#include <cerrno>
+#include <chrono>
+#include <string>
+#include <utility>
+
+#include "fusefs/base/executor.h"
+#include "fusefs/base/file.h"
+#include "fusefs/base/log.h"
+#include "fusefs/cache/content_store.h"
+#include "fusefs/daemon/control_service.h"
+#include "fusefs/daemon/layer_manager.h"
+#include "fusefs/kernel/fuse_server.h"
+#include "fusefs/registry/client.h"
+#include "fusefs/registry/reference.h"
+#include "fusefs/stream/streamer.h"
+#include "fusefs/vfs/vfs.h"
+
+namespace headrace::daemon {
+namespace {
+
+// A table of contents must come within this time, retries included: below the 30 s that the snapshotter gives a Mount by default, so that
+// the caller hears which registry failed and not only that time is up.
+constexpr std::chrono::seconds kTocDeadline{25};
+
+std::chrono::milliseconds Milliseconds(std::chrono::nanoseconds d) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(d);
+}
+
+class DaemonImpl : public Daemon {
+ public:
+  explicit DaemonImpl(const DaemonOptions& options) : config_(options.config), unmount_on_exit_(options.unmount_on_exit) {}
+  ~DaemonImpl() override {
+    control_.reset();                // nobody changes anything any more
+    if (fuse_) fuse_->Stop();        // no more requests; open contents are let go
+  }
+  const Metrics& metrics() const override { return metrics_; }
+
+  Status LockRoot();
+  Status BuildDataPath();
+  Status Serve(std::function<void()> on_end);
+
+ private:
+  Result<std::string> FetchToc(const registry::BlobRef& blob, uint64_t offset, uint64_t size);
+
+  // In the order of construction; destroyed in reverse.
+  const config::FusedConfig config_;
+  const bool unmount_on_exit_;
+  Metrics metrics_;
+  UniqueFd lock_;
+  std::unique_ptr<Timer> timer_;
+  std::unique_ptr<ThreadPool> decode_pool_;
+  std::unique_ptr<registry::Client> client_;
+  std::unique_ptr<cache::ContentStore> cache_;
+  std::unique_ptr<stream::Streamer> streamer_;
+  std::unique_ptr<vfs::Vfs> vfs_;
+  std::unique_ptr<kernel::FuseServer> fuse_;
+  std::unique_ptr<LayerManager> manager_;
+  std::unique_ptr<ControlServer> control_;
+};
+
+Status DaemonImpl::LockRoot() {
+  HR_RETURN_IF_ERROR(MakeDirs(config_.root));
+  HR_ASSIGN_OR_RETURN(lock_, OpenFile(config_.root + "/lock", O_RDWR | O_CREAT));
+  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno == EWOULDBLOCK) return FailedPreconditionError("another headrace-fused uses " + config_.root);
+    return Status::FromErrno(errno, "lock " + config_.root);
+  }
+  return OkStatus();
+}
+
+Status DaemonImpl::BuildDataPath() {
+  timer_ = std::make_unique<Timer>("hr-timer");
+  unsigned decoders = config_.decode_threads != 0 ? static_cast<unsigned>(config_.decode_threads) : CoreCount();
+  decode_pool_ = std::make_unique<ThreadPool>("hr-decode", decoders);
+
+  registry::ClientOptions client;
+  client.docker_config_path = config_.docker_config;
+  client.plain_http_hosts = config_.plain_http;
+  client.connect_timeout = Milliseconds(config_.connect_timeout);
+  client.stall_timeout = Milliseconds(config_.stall_timeout);
+  client.request_deadline = kTocDeadline;
+  client.max_connections_per_host = static_cast<long>(config_.connections);
+  HR_ASSIGN_OR_RETURN(client_, registry::Client::Create(client, metrics_));
+
+  cache::StoreOptions store;
+  store.root = config_.root + "/cache";
+  HR_ASSIGN_OR_RETURN(cache_, cache::ContentStore::Create(store, metrics_));
+
+  stream::StreamerOptions stream;
+  stream.read_deadline = Milliseconds(config_.read_deadline);
+  stream.range_bytes_max = config_.range_max;
+  stream.inflight_bytes_max = config_.inflight_max;
+  HR_ASSIGN_OR_RETURN(streamer_, stream::Streamer::Create(stream, *cache_, *client_, *decode_pool_, *timer_, metrics_));
+  vfs_ = vfs::Vfs::Create(*streamer_, metrics_);
+  return OkStatus();
+}
+
+Result<std::string> DaemonImpl::FetchToc(const registry::BlobRef& blob, uint64_t offset, uint64_t size) {
+  HR_ASSIGN_OR_RETURN(registry::Reference reference, registry::Reference::Parse(blob.image_ref));
+  return client_->GetBlobRange(reference, blob.digest, offset, size);
+}
+
+Status DaemonImpl::Serve(std::function<void()> on_end) {
+  LayerManagerOptions manager;
+  manager.root = config_.root;
+  manager.mountpoint = config_.mountpoint;
+  manager.invalidate = [this](const std::string& id) {
+    if (fuse_) fuse_->InvalidateMount(id);
+  };
+  TocFetcher fetch = [this](const registry::BlobRef& blob, uint64_t offset, uint64_t size) { return FetchToc(blob, offset, size); };
+  manager_ = std::make_unique<LayerManager>(std::move(manager), std::move(fetch), *vfs_, *streamer_, metrics_);
+  HR_RETURN_IF_ERROR(manager_->Restore());
+
+  kernel::FuseServerOptions fuse;
+  fuse.mountpoint = config_.mountpoint;
+  fuse.threads = static_cast<unsigned>(config_.fuse_threads);
+  fuse.read_ahead_bytes = config_.read_ahead;
+  fuse.small_file_bytes = config_.small_file;
+  fuse.unmount_on_stop = unmount_on_exit_;
+  HR_ASSIGN_OR_RETURN(fuse_, kernel::FuseServer::Start(fuse, *vfs_, metrics_, std::move(on_end)));
+  HR_ASSIGN_OR_RETURN(control_, ControlServer::Start(config_.control_socket, config_.mountpoint, *manager_, metrics_));
+  return OkStatus();
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Daemon>> Daemon::Create(const DaemonOptions& options, std::function<void()> on_end) {
+  auto daemon = std::make_unique<DaemonImpl>(options);
+  HR_RETURN_IF_ERROR(daemon->LockRoot());
+  HR_RETURN_IF_ERROR(daemon->BuildDataPath());
+  HR_RETURN_IF_ERROR(daemon->Serve(std::move(on_end)));
+  return std::unique_ptr<Daemon>(std::move(daemon));
+}
+
+}  // namespace headrace::daemon

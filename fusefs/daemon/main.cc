@@ -1,0 +1,92 @@
+// headrace-fused: owns the FUSE mount; registry ranges -> verify -> decode -> cache -> reply.
+#include <poll.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstdio>
+
+#include "fusefs/base/file.h"
+#include "fusefs/base/log.h"
+#include "fusefs/daemon/command_line.h"
+#include "fusefs/daemon/daemon.h"
+#include "fusefs/daemon/notify.h"
+
+namespace headrace::daemon {
+namespace {
+
+constexpr int kExitFailure = 1;
+constexpr int kExitUsage = 2;
+
+// SIGTERM and SIGINT as a descriptor. Blocked before the first thread starts, so that every thread inherits it.
+Result<UniqueFd> TakeSignals(sigset_t& set) {
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  sigaddset(&set, SIGINT);
+  ::signal(SIGPIPE, SIG_IGN);
+  if (int err = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); err != 0) return Status::FromErrno(err, "block signals");
+  UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC));
+  if (!fd.valid()) return Status::FromErrno(errno, "signalfd");
+  return fd;
+}
+
+void Signal(int event) {
+  uint64_t one = 1;
+  while (::write(event, &one, sizeof one) < 0 && errno == EINTR) {
+  }
+}
+
+// Returns when a signal came or the file system ended.
+void WaitForEnd(int signals, int ended) {
+  pollfd fds[] = {{signals, POLLIN, 0}, {ended, POLLIN, 0}};
+  while (::poll(fds, 2, -1) < 0 && errno == EINTR) {
+  }
+  if (fds[0].revents != 0) {
+    signalfd_siginfo info{};
+    if (::read(signals, &info, sizeof info) == sizeof info) log::Info("stopping signal={}", info.ssi_signo);
+  } else {
+    log::Error("stopping: the file system was unmounted or aborted by somebody else");
+  }
+}
+
+void Notify(const char* state) {
+  if (Status status = NotifySupervisor(state); !status.ok()) log::Warn("the supervisor was not told state={} error=\"{}\"", state, status.ToString());
+}
+
+Status Run(const DaemonOptions& options) {
+  HR_RETURN_IF_ERROR(log::Setup("headrace-fused", options.config.log_level));
+  sigset_t set;
+  HR_ASSIGN_OR_RETURN(UniqueFd signals, TakeSignals(set));
+  UniqueFd ended(::eventfd(0, EFD_CLOEXEC));
+  if (!ended.valid()) return Status::FromErrno(errno, "eventfd");
+  HR_ASSIGN_OR_RETURN(std::unique_ptr<Daemon> daemon, Daemon::Create(options, [&] { Signal(ended.get()); }));
+  log::Info("ready version={} root={} mountpoint={} control_socket={}", HEADRACE_VERSION, options.config.root,
+            options.config.mountpoint, options.config.control_socket);
+  Notify("READY=1");
+  WaitForEnd(signals.get(), ended.get());
+  // A second signal ends the process at once.
+  ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
+  Notify("STOPPING=1");
+  daemon.reset();
+  log::Info("stopped");
+  return OkStatus();
+}
+
+}  // namespace
+}  // namespace headrace::daemon
+
+int main(int argc, char** argv) {
+  using namespace headrace;
+  auto command = daemon::ParseCommandLine(argc, argv);
+  if (!command.ok()) {
+    std::fprintf(stderr, "headrace-fused: %s\n", command.status().ToString().c_str());
+    return daemon::kExitUsage;
+  }
+  if (command->exit_code) return *command->exit_code;
+  Status status = daemon::Run(command->options);
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "headrace-fused: %s\n", status.ToString().c_str());
+  return daemon::kExitFailure;
+}

@@ -1,0 +1,33 @@
+#include "fusefs/daemon/notify.h"
+
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include <cerrno>
+#include <cstddef>
+#include <cstdlib>
+#include <cstring>
+
+#include "fusefs/base/file.h"
+
+namespace headrace::daemon {
+
+Status NotifySupervisor(const std::string& state) {
+  const char* path = std::getenv("NOTIFY_SOCKET");
+  if (path == nullptr || *path == '\0') return OkStatus();
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  size_t length = std::strlen(path);
+  if (length >= sizeof address.sun_path) return InvalidArgumentError("NOTIFY_SOCKET is too long");
+  std::memcpy(address.sun_path, path, length);
+  if (address.sun_path[0] == '@') address.sun_path[0] = '\0';  // abstract socket
+  UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  if (!fd.valid()) return Status::FromErrno(errno, "socket");
+  auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
+  ssize_t sent = ::sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL | MSG_DONTWAIT,
+                          reinterpret_cast<const sockaddr*>(&address), size);
+  if (sent < 0) return Status::FromErrno(errno, "send to NOTIFY_SOCKET");
+  return OkStatus();
+}
+
+}  // namespace headrace::daemon
