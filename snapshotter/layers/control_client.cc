@@ -1,0 +1,106 @@
+#include "snapshotter/layers/control_client.h"
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+
+#include "headrace/control.grpc.pb.h"
+
+namespace headrace::snapshotter {
+namespace {
+
+using std::chrono::steady_clock;
+using std::chrono::system_clock;
+
+// gRPC wants wall-clock deadlines.
+system_clock::time_point WallDeadline(steady_clock::time_point deadline) {
+  auto left = std::max(deadline - steady_clock::now(), steady_clock::duration::zero());
+  // An hour bounds deadlines of "for ever", which would overflow.
+  return system_clock::now() + std::min<steady_clock::duration>(left, std::chrono::hours(1));
+}
+
+}  // namespace
+
+struct ControlClient::Stub {
+  std::unique_ptr<control::v1::Control::Stub> control;
+};
+
+namespace {
+
+Status FromGrpc(const grpc::Status& status, const std::string& socket) {
+  if (status.ok()) return {};
+  auto code = static_cast<StatusCode>(static_cast<int>(status.error_code()));
+  return Status(code, "headrace-fused at " + socket + ": " + status.error_message());
+}
+
+// A daemon that hangs is as good as none for a call that touches no network.
+Status FromLocalCall(const grpc::Status& status, const std::string& socket) {
+  Status out = FromGrpc(status, socket);
+  if (out.code() == StatusCode::kDeadlineExceeded || out.code() == StatusCode::kUnavailable) {
+    return UnavailableError(out.message() + " (is headrace-fused running? systemctl status headrace-fused)");
+  }
+  return out;
+}
+
+}  // namespace
+
+ControlClient::ControlClient(Options options) : options_(std::move(options)), stub_(std::make_unique<Stub>()) {
+  grpc::ChannelArguments arguments;
+  // A restarted daemon is found again at once: the socket is local, trying costs nothing.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MIN_RECONNECT_BACKOFF_MS, 50);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 500);
+  // Unix sockets need no proxy and no authority made of a path.
+  arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
+  arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");
+  auto channel = grpc::CreateCustomChannel("unix:" + options_.socket, grpc::InsecureChannelCredentials(), arguments);
+  stub_->control = control::v1::Control::NewStub(channel);
+}
+
+ControlClient::~ControlClient() = default;
+
+Result<std::string> ControlClient::Mount(const MountSpec& spec, steady_clock::time_point deadline) {
+  control::v1::MountRequest request;
+  request.set_id(std::to_string(spec.id));
+  if (spec.parent_id) request.set_parent_id(std::to_string(*spec.parent_id));
+  request.set_above_foreign(spec.layer.above_foreign);
+  request.mutable_layer()->set_image_ref(spec.layer.image_ref);
+  request.mutable_layer()->set_manifest_digest(spec.layer.manifest_digest);
+  request.mutable_layer()->set_blob_digest(spec.layer.blob_digest);
+  request.mutable_layer()->set_toc(spec.layer.toc);
+  grpc::ClientContext context;
+  context.set_deadline(WallDeadline(deadline));
+  context.set_wait_for_ready(true);
+  control::v1::MountResponse response;
+  HR_RETURN_IF_ERROR(FromGrpc(stub_->control->Mount(&context, request, &response), options_.socket));
+  if (response.path().empty() || response.path().front() != '/') {
+    return InternalError("headrace-fused answered Mount with the path \"" + response.path() + "\", not an absolute one");
+  }
+  return response.path();
+}
+
+Result<std::string> ControlClient::Check(uint64_t id) {
+  control::v1::CheckRequest request;
+  request.set_id(std::to_string(id));
+  grpc::ClientContext context;
+  context.set_deadline(WallDeadline(steady_clock::now() + options_.local_timeout));
+  context.set_wait_for_ready(true);
+  control::v1::CheckResponse response;
+  HR_RETURN_IF_ERROR(FromLocalCall(stub_->control->Check(&context, request, &response), options_.socket));
+  if (response.path().empty() || response.path().front() != '/') {
+    return InternalError("headrace-fused answered Check with the path \"" + response.path() + "\", not an absolute one");
+  }
+  return response.path();
+}
+
+Status ControlClient::Unmount(uint64_t id) {
+  control::v1::UnmountRequest request;
+  request.set_id(std::to_string(id));
+  grpc::ClientContext context;
+  context.set_deadline(WallDeadline(steady_clock::now() + options_.local_timeout));
+  context.set_wait_for_ready(true);
+  control::v1::UnmountResponse response;
+  return FromLocalCall(stub_->control->Unmount(&context, request, &response), options_.socket);
+}
+
+}  // namespace headrace::snapshotter

@@ -1,0 +1,155 @@
+// headrace-snapshotter: containerd's proxy snapshotter. Makes the objects, serves until SIGTERM.
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/file.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <cerrno>
+#include <cstdlib>
+#include <cstring>
+#include <thread>
+
+#include "config/config.h"
+#include "fusefs/base/file.h"
+#include "fusefs/base/log.h"
+#include "snapshotter/core/snapshotter.h"
+#include "snapshotter/layers/control_client.h"
+#include "snapshotter/service/snapshots_service.h"
+
+namespace headrace::snapshotter {
+namespace {
+
+// Time that calls under way get to end when the daemon is stopped.
+constexpr std::chrono::seconds kShutdownGrace{5};
+
+struct Flags {
+  std::string config, root, socket, control_socket, log_level;
+};
+
+// The file, then what the command line says.
+Result<config::SnapshotterConfig> LoadSettings(const Flags& flags) {
+  config::SnapshotterConfig settings;
+  if (!flags.config.empty()) {
+    HR_ASSIGN_OR_RETURN(config::Config file, config::LoadConfig(flags.config));
+    settings = file.snapshotter;
+  }
+  if (!flags.root.empty()) settings.root = flags.root;
+  if (!flags.socket.empty()) settings.socket = flags.socket;
+  if (!flags.control_socket.empty()) settings.control_socket = flags.control_socket;
+  if (!flags.log_level.empty()) settings.log_level = flags.log_level;
+  return settings;
+}
+
+// Two snapshotters on one root would remove each other's directories.
+Result<UniqueFd> LockRoot(const std::string& root) {
+  HR_RETURN_IF_ERROR(MakeDirs(root, 0700));
+  HR_ASSIGN_OR_RETURN(UniqueFd lock, OpenFile(root + "/lock", O_RDWR | O_CREAT, 0600));
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    return FailedPreconditionError(root + ": another headrace-snapshotter works on it (" + root + "/lock is held)");
+  }
+  return lock;
+}
+
+// sd_notify(3) without libsystemd: a datagram to $NOTIFY_SOCKET, if there is one.
+void Notify(std::string_view state) {
+  const char* path = std::getenv("NOTIFY_SOCKET");
+  if (path == nullptr || *path == '\0') return;
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  size_t length = std::strlen(path);
+  if (length >= sizeof address.sun_path) return;
+  std::memcpy(address.sun_path, path, length);
+  if (address.sun_path[0] == '@') address.sun_path[0] = '\0';
+  UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
+  auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
+  if (!fd.valid() || ::sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&address), size) < 0) {
+    log::Warn("systemd was not notified error=\"{}\"", std::strerror(errno));
+  }
+}
+
+// The tree walks of Cleanup and Usage hold a descriptor for each level.
+void RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) log::Warn("RLIMIT_NOFILE stays error=\"{}\"", std::strerror(errno));
+}
+
+Status Run(const config::SnapshotterConfig& settings) {
+  HR_ASSIGN_OR_RETURN(UniqueFd lock, LockRoot(settings.root));
+  size_t slash = settings.socket.rfind('/');
+  if (slash != std::string::npos && slash > 0) HR_RETURN_IF_ERROR(MakeDirs(settings.socket.substr(0, slash), 0711));
+
+  // Every thread inherits the mask, so that only sigwait below sees these.
+  sigset_t stop_signals;
+  sigemptyset(&stop_signals);
+  sigaddset(&stop_signals, SIGTERM);
+  sigaddset(&stop_signals, SIGINT);
+  ::pthread_sigmask(SIG_BLOCK, &stop_signals, nullptr);
+
+  ControlClient layers({.socket = settings.control_socket});
+  HR_ASSIGN_OR_RETURN(auto core, Snapshotter::Create({.root = settings.root, .mount_deadline = settings.mount_deadline}, &layers));
+  HR_ASSIGN_OR_RETURN(ServedSnapshotter served, Serve(core.get(), settings.socket));
+  log::Info("serving socket={} root={} version={}", settings.socket, settings.root, HEADRACE_VERSION);
+  Notify("READY=1");
+
+  // containerd need not wait for any of this: calls that need a lazy snapshot see to it themselves.
+  std::thread start_up([&core] {
+    Status restored = core->RestoreLazy();
+    if (!restored.ok()) log::Warn("not all lazy snapshots are served yet error=\"{}\"", restored.ToString());
+    Status cleaned = core->Cleanup();
+    if (!cleaned.ok()) log::Warn("leftovers of an earlier run remain error=\"{}\"", cleaned.ToString());
+  });
+  int signal = 0;
+  ::sigwait(&stop_signals, &signal);
+  log::Info("stopping signal={}", signal);
+  Notify("STOPPING=1");
+  core->Stop();
+  served.server->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
+  start_up.join();
+  served.server.reset();
+  ::unlink(settings.socket.c_str());
+  return {};
+}
+
+int Main(int argc, char** argv) {
+  Flags flags;
+  CLI::App app("headrace-snapshotter " HEADRACE_VERSION ": containerd snapshotter that serves model images lazily", "headrace-snapshotter");
+  app.add_option("--config", flags.config, "configuration file (TOML, section [snapshotter])");
+  app.add_option("--root", flags.root, "directory of metadata and snapshots");
+  app.add_option("--socket", flags.socket, "unix socket for containerd");
+  app.add_option("--control-socket", flags.control_socket, "control socket of headrace-fused");
+  app.add_option("--log-level", flags.log_level, "trace, debug, info, warn, error or off");
+  app.set_version_flag("--version", HEADRACE_VERSION);
+  CLI11_PARSE(app, argc, argv);
+
+  Result<config::SnapshotterConfig> settings = LoadSettings(flags);
+  Status status = settings.status();
+  if (status.ok()) status = log::Setup("headrace-snapshotter", settings->log_level);
+  if (status.ok()) {
+    ::umask(0077);  // what needs other modes sets them itself
+    ::signal(SIGPIPE, SIG_IGN);
+    RaiseDescriptorLimit();
+    status = Run(*settings);
+  }
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "headrace-snapshotter: %s\n", status.ToString().c_str());
+  return 1;
+}
+
+}  // namespace
+}  // namespace headrace::snapshotter
+
+int main(int argc, char** argv) {
+  try {
+    return headrace::snapshotter::Main(argc, argv);
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "headrace-snapshotter: %s\n", error.what());
+    return 1;
+  }
+}
