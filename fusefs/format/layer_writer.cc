@@ -1,0 +1,332 @@
+#include "fusefs/format/layer_writer.h"
+
+#include <algorithm>
+#include <deque>
+#include <utility>
+#include <vector>
+
+#include "fusefs/base/text.h"
+#include "fusefs/format/bytes.h"
+#include "fusefs/format/footer.h"
+#include "fusefs/format/frame_pipeline.h"
+#include "fusefs/format/limits.h"
+#include "fusefs/format/name.h"
+#include "fusefs/format/seek_table.h"
+#include "fusefs/format/tar_reader.h"
+#include "fusefs/format/tar_split.h"
+#include "fusefs/format/toc_writer.h"
+
+namespace headrace::format {
+namespace {
+
+constexpr int kMetadataLevel = 9;  // TOC and tar-split: small beside the data, fetched at every mount
+// No header of an entry that others can read is longer (three special headers of 1 MiB); more is the end of the tar.
+constexpr uint64_t kSegmentMax = 4ull << 20;
+
+class LayerWriterImpl final : public LayerWriter, private TarReader::Handler {
+ public:
+  LayerWriterImpl(const LayerWriterOptions& options, Sink sink)
+      : options_(options), sink_(std::move(sink)), reader_(*this) {}
+
+  Status Init() {
+    HR_ASSIGN_OR_RETURN(pipeline_, FramePipeline::Create(options_.threads, options_.zstd_level,
+                                                         [this](FrameJob& job) { return OnFrame(job); }));
+    HR_ASSIGN_OR_RETURN(tar_split_, TarSplitWriter::Create(kMetadataLevel));
+    return OkStatus();
+  }
+
+  Status Write(std::span<const uint8_t> tar) override {
+    HR_RETURN_IF_ERROR(failed_);
+    failed_ = reader_.Write(tar);
+    return failed_;
+  }
+
+  Result<LayerSummary> Finish() override {
+    HR_RETURN_IF_ERROR(failed_);
+    LayerSummary summary;
+    failed_ = DoFinish(summary);
+    if (!failed_.ok()) return failed_;
+    failed_ = FailedPreconditionError("the layer is finished");
+    return summary;
+  }
+
+ private:
+  // From the tar reader, on the thread that writes.
+  Status OnRaw(std::span<const uint8_t> bytes) override;
+  Status OnEntry(const TarEntry& entry) override;
+  Status OnContent(std::span<const uint8_t> bytes) override;
+  Status OnEntryEnd() override;
+
+  Status FlushRaw();
+  void StartChunk();
+  // From the pipeline, in order, on the same thread.
+  Status OnFrame(FrameJob& job);
+  Status OnMarks(const FrameJob& job);
+  Status OnContentFrame(const FrameJob& job);
+  Status FlushSegment();
+
+  Status Emit(std::span<const uint8_t> bytes, uint64_t decoded_size);
+  Status EmitSkippable(uint32_t magic, std::string_view payload);
+  Status DoFinish(LayerSummary& summary);
+  Status WriteToc(const Digest& tar_split_digest, TocLocation& location);
+  void FillAnnotations(const ChunkedFooter& footer, LayerSummary& summary) const;
+
+  const LayerWriterOptions options_;
+  const Sink sink_;
+  TarReader reader_;
+  std::unique_ptr<FramePipeline> pipeline_;
+  std::unique_ptr<TarSplitWriter> tar_split_;
+  Status failed_;
+
+  std::unique_ptr<FrameJob> raw_;      // headers and padding that are being collected
+  std::unique_ptr<FrameJob> content_;  // the chunk that is being collected
+  uint64_t chunk_left_ = 0;            // its bytes that must still come
+  size_t region_ = 0;                  // sparse files: the region it is in
+  uint64_t stored_done_ = 0;           // bytes of the current file that are in chunks already or in this one
+
+  std::vector<WrittenEntry> entries_;
+  std::string segment_;  // tar-split: raw bytes since the last entry
+  SeekTable seek_table_;
+  Sha256 blob_hash_;
+  uint64_t blob_size_ = 0;
+  uint64_t chunks_ = 0;
+  bool portable_ = true;  // containers/storage can take the layer by its table of contents
+};
+
+Status LayerWriterImpl::OnRaw(std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    if (raw_ == nullptr) raw_ = pipeline_->NewJob();
+    const uint64_t n = std::min<uint64_t>(bytes.size(), options_.chunk_size - raw_->data.size());
+    raw_->data.insert(raw_->data.end(), bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(n));
+    bytes = bytes.subspan(n);
+    if (raw_->data.size() == options_.chunk_size) HR_RETURN_IF_ERROR(FlushRaw());
+  }
+  return OkStatus();
+}
+
+Status LayerWriterImpl::FlushRaw() {
+  if (raw_ == nullptr) return OkStatus();
+  return pipeline_->Submit(std::move(raw_));
+}
+
+Status LayerWriterImpl::OnEntry(const TarEntry& entry) {
+  const bool known = entry.IsRegular() || (entry.type >= '1' && entry.type <= '6');
+  if (!known) {
+    return InvalidArgumentError("entry " + Quoted(entry.name) + " has type " +
+                                Quoted(std::string_view(&entry.type, 1)) +
+                                ", which no container runtime unpacks");
+  }
+  if (entries_.size() >= limits::kEntriesMax) {
+    return ResourceExhaustedError("layer with more than " + std::to_string(limits::kEntriesMax) +
+                                  " entries; split it into several layers");
+  }
+  WrittenEntry written;
+  HR_ASSIGN_OR_RETURN(written.clean_name, CleanName(entry.name));
+  written.tar = entry;
+  portable_ = portable_ && IsPortable(entry);
+  if (raw_ == nullptr) raw_ = pipeline_->NewJob();
+  raw_->marks.push_back({raw_->data.size(), entries_.size()});
+  entries_.push_back(std::move(written));
+  region_ = 0;
+  stored_done_ = 0;
+  if (entry.stored_size > 0) return FlushRaw();
+  return OkStatus();
+}
+
+// Chunks of plain files begin at multiples of the chunk size; those of sparse files also at each region.
+void LayerWriterImpl::StartChunk() {
+  const TarEntry& tar = entries_.back().tar;
+  content_ = pipeline_->NewJob();
+  content_->is_content = true;
+  content_->entry = entries_.size() - 1;
+  content_->hash_file = !tar.is_sparse;
+  content_->first_of_file = stored_done_ == 0;
+  uint64_t left = tar.stored_size - stored_done_;
+  content_->file_offset = stored_done_;
+  if (tar.is_sparse) {
+    uint64_t before = 0;  // stored bytes of the regions before this one
+    for (size_t i = 0; i < region_; ++i) before += tar.sparse[i].size;
+    while (stored_done_ - before >= tar.sparse[region_].size) before += tar.sparse[region_++].size;
+    const uint64_t in_region = stored_done_ - before;
+    content_->file_offset = tar.sparse[region_].offset + in_region;
+    left = tar.sparse[region_].size - in_region;
+  }
+  chunk_left_ = std::min(left, options_.chunk_size);
+  stored_done_ += chunk_left_;
+  content_->last_of_file = stored_done_ == tar.stored_size;
+  content_->data.reserve(chunk_left_);
+}
+
+Status LayerWriterImpl::OnContent(std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    if (content_ == nullptr) StartChunk();
+    const uint64_t n = std::min<uint64_t>(bytes.size(), chunk_left_);
+    content_->data.insert(content_->data.end(), bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(n));
+    bytes = bytes.subspan(n);
+    chunk_left_ -= n;
+    if (chunk_left_ == 0) HR_RETURN_IF_ERROR(pipeline_->Submit(std::move(content_)));
+  }
+  return OkStatus();
+}
+
+Status LayerWriterImpl::OnEntryEnd() { return OkStatus(); }
+
+Status LayerWriterImpl::OnFrame(FrameJob& job) {
+  if (job.is_content) return OnContentFrame(job);
+  HR_RETURN_IF_ERROR(Emit(job.frame, job.data.size()));
+  return OnMarks(job);
+}
+
+Status LayerWriterImpl::OnMarks(const FrameJob& job) {
+  std::string_view data = AsText(job.data);
+  uint64_t begin = 0;
+  for (const FrameJob::Mark& mark : job.marks) {
+    segment_ += data.substr(begin, mark.end - begin);
+    begin = mark.end;
+    HR_RETURN_IF_ERROR(FlushSegment());
+    const TarEntry& tar = entries_[mark.entry].tar;
+    if (tar.stored_size == 0) HR_RETURN_IF_ERROR(tar_split_->File(tar.name, 0, 0));
+  }
+  segment_ += data.substr(begin);
+  return segment_.size() > kSegmentMax ? FlushSegment() : OkStatus();
+}
+
+Status LayerWriterImpl::FlushSegment() {
+  Status status = tar_split_->Segment(segment_);
+  segment_.clear();
+  return status;
+}
+
+Status LayerWriterImpl::OnContentFrame(const FrameJob& job) {
+  WrittenEntry& entry = entries_[job.entry];
+  Chunk chunk;
+  chunk.file_offset = job.file_offset;
+  chunk.size = job.data.size();
+  chunk.blob_offset = blob_size_;
+  chunk.blob_size = job.frame.size();
+  chunk.digest = job.digest;
+  const uint64_t covered = entry.chunks.empty() ? 0 : entry.chunks.back().file_offset + entry.chunks.back().size;
+  if (chunk.file_offset > covered) {  // a hole of a sparse file
+    entry.chunks.push_back({covered, chunk.file_offset - covered, blob_size_, 0, ChunkKind::kZeros, {}});
+  }
+  entry.chunks.push_back(chunk);
+  ++chunks_;
+  HR_RETURN_IF_ERROR(Emit(job.frame, job.data.size()));
+  if (!job.last_of_file) return OkStatus();
+  entry.end_offset = blob_size_;
+  entry.file_digest = job.file_digest;
+  return tar_split_->File(entry.tar.name, entry.tar.stored_size, job.file_crc);
+}
+
+Status LayerWriterImpl::Emit(std::span<const uint8_t> bytes, uint64_t decoded_size) {
+  if (bytes.empty()) return OkStatus();
+  seek_table_.frames.push_back({static_cast<uint32_t>(bytes.size()), static_cast<uint32_t>(decoded_size), {}});
+  blob_hash_.Update(bytes);
+  blob_size_ += bytes.size();
+  return sink_(bytes);
+}
+
+Status LayerWriterImpl::EmitSkippable(uint32_t magic, std::string_view payload) {
+  std::string frame = SkippableHeader(magic, static_cast<uint32_t>(payload.size()));
+  frame += payload;
+  return Emit(AsBytes(frame), 0);
+}
+
+Status LayerWriterImpl::WriteToc(const Digest& tar_split_digest, TocLocation& location) {
+  for (WrittenEntry& entry : entries_) {
+    // The hole at the end of a sparse file (or a file that is all hole).
+    const uint64_t covered = entry.chunks.empty() ? 0 : entry.chunks.back().file_offset + entry.chunks.back().size;
+    if (entry.tar.IsRegular() && covered < entry.tar.size) {
+      const uint64_t at = entry.end_offset;
+      entry.chunks.push_back({covered, entry.tar.size - covered, at, 0, ChunkKind::kZeros, {}});
+    }
+  }
+  HR_ASSIGN_OR_RETURN(bool changed, DropOverwritten(entries_));
+  portable_ = portable_ && !changed && reader_.global_headers() == 0;
+  const std::string json = TocJson(entries_, tar_split_digest);
+  if (json.size() > limits::kTocSizeMax) {
+    return ResourceExhaustedError("table of contents would have " + HumanBytes(json.size()) + ", the limit is " +
+                                  HumanBytes(limits::kTocSizeMax) +
+                                  "; use larger chunks or split the layer into several");
+  }
+  // Never ship a layer that we would refuse to mount.
+  auto readable = ParseTocJson(json, blob_size_, blob_size_ + kSkippableHeaderSize);
+  if (!readable.ok()) return readable.status().Annotate("this tar cannot be a lazy layer");
+  HR_ASSIGN_OR_RETURN(auto compressor, FrameCompressor::Create(kMetadataLevel));
+  std::vector<uint8_t> compressed;
+  HR_RETURN_IF_ERROR(compressor->Compress(AsBytes(json), compressed));
+  location.digest = Digest::Of(std::span<const uint8_t>(compressed));
+  location.offset = blob_size_ + kSkippableHeaderSize;
+  location.compressed_size = compressed.size();
+  location.uncompressed_size = json.size();
+  return EmitSkippable(kSkippableMagicChunked, AsText(compressed));
+}
+
+Status LayerWriterImpl::DoFinish(LayerSummary& summary) {
+  HR_RETURN_IF_ERROR(reader_.Finish());
+  HR_RETURN_IF_ERROR(FlushRaw());
+  HR_RETURN_IF_ERROR(pipeline_->Drain());
+  HR_RETURN_IF_ERROR(FlushSegment());
+  HR_RETURN_IF_ERROR(tar_split_->Finish());
+  summary.diff_id = pipeline_->TarDigest();
+  summary.tar_size = reader_.position();
+
+  const bool has_split = !tar_split_->too_large();
+  const Digest split_digest = has_split ? Digest::Of(tar_split_->compressed()) : Digest();
+  HR_RETURN_IF_ERROR(WriteToc(split_digest, summary.toc));
+  ChunkedFooter footer{summary.toc.offset, summary.toc.compressed_size, summary.toc.uncompressed_size, 0, 0, 0};
+  if (has_split) {
+    footer.tar_split_offset = blob_size_ + kSkippableHeaderSize;
+    footer.tar_split_compressed_size = tar_split_->compressed().size();
+    footer.tar_split_uncompressed_size = tar_split_->uncompressed_size();
+    HR_RETURN_IF_ERROR(EmitSkippable(kSkippableMagicChunked, tar_split_->compressed()));
+  }
+  HR_RETURN_IF_ERROR(EmitSkippable(kSkippableMagicChunked, footer.Serialize()));
+  HR_ASSIGN_OR_RETURN(std::string table, seek_table_.Serialize());
+  HR_RETURN_IF_ERROR(Emit(AsBytes(table), 0));
+
+  summary.blob_digest = blob_hash_.Finish();
+  summary.blob_size = blob_size_;
+  summary.toc.blob_size = blob_size_;
+  summary.chunks = chunks_;
+  summary.files = static_cast<uint64_t>(
+      std::count_if(entries_.begin(), entries_.end(), [](const WrittenEntry& e) { return e.tar.IsRegular(); }));
+  portable_ = portable_ && has_split;
+  FillAnnotations(footer, summary);
+  return OkStatus();
+}
+
+void LayerWriterImpl::FillAnnotations(const ChunkedFooter& footer, LayerSummary& summary) const {
+  summary.annotations[std::string(kTocLabel)] = summary.toc.ToString();
+  if (!portable_) return;
+  const auto join = [](std::initializer_list<uint64_t> numbers) {
+    std::string out;
+    for (uint64_t n : numbers) out += (out.empty() ? "" : ":") + std::to_string(n);
+    return out;
+  };
+  const std::string prefix = "io.github.containers.zstd-chunked.";
+  summary.annotations[prefix + "manifest-checksum"] = summary.toc.digest.ToString();
+  summary.annotations[prefix + "manifest-position"] =
+      join({footer.toc_offset, footer.toc_compressed_size, footer.toc_uncompressed_size, 1});
+  summary.annotations[prefix + "tarsplit-position"] = join(
+      {footer.tar_split_offset, footer.tar_split_compressed_size, footer.tar_split_uncompressed_size});
+}
+
+}  // namespace
+
+Result<std::unique_ptr<LayerWriter>> LayerWriter::Create(const LayerWriterOptions& options, Sink sink) {
+  if (options.chunk_size < limits::kWriterChunkSizeMin || options.chunk_size > limits::kWriterChunkSizeMax) {
+    return InvalidArgumentError("chunk size " + HumanBytes(options.chunk_size) + " is not within 64 KiB .. 16 MiB");
+  }
+  if (options.zstd_level < 1 || options.zstd_level > 19) {
+    return InvalidArgumentError("zstd level " + std::to_string(options.zstd_level) + " is not within 1 .. 19");
+  }
+  if (options.threads < 1 || options.threads > 1024) {
+    return InvalidArgumentError(std::to_string(options.threads) + " compression threads are not within 1 .. 1024");
+  }
+  auto writer = std::make_unique<LayerWriterImpl>(options, std::move(sink));
+  HR_RETURN_IF_ERROR(writer->Init());
+  return std::unique_ptr<LayerWriter>(std::move(writer));
+}
+
+}  // namespace headrace::format
