@@ -1,0 +1,84 @@
+#include "fusefs/stream/buffer_pool.h"
+
+#include <bit>
+#include <cstdlib>
+#include <utility>
+
+namespace headrace::stream {
+namespace {
+
+constexpr size_t kAlignment = 4096;              // O_DIRECT and huge pages want whole pages
+constexpr size_t kSmallest = 16 * 1024;          // below this malloc is as good: not kept
+constexpr size_t kLargest = size_t{1} << 40;
+
+// Four classes for each doubling: at most a quarter is wasted.
+size_t Capacity(size_t size) {
+  if (size <= kSmallest) return kSmallest;
+  const size_t step = std::bit_floor(size - 1) / 4;
+  const size_t rounded = (size + step - 1) / step * step;
+  return (rounded + kAlignment - 1) / kAlignment * kAlignment;
+}
+
+}  // namespace
+
+Buffer::~Buffer() {
+  if (data_ != nullptr) pool_->Put(data_, capacity_);
+}
+
+Buffer::Buffer(Buffer&& other) noexcept
+    : pool_(std::move(other.pool_)),
+      data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      capacity_(std::exchange(other.capacity_, 0)) {}
+
+Buffer& Buffer::operator=(Buffer&& other) noexcept {
+  if (this != &other) {
+    Buffer old(std::move(*this));
+    pool_ = std::move(other.pool_);
+    data_ = std::exchange(other.data_, nullptr);
+    size_ = std::exchange(other.size_, 0);
+    capacity_ = std::exchange(other.capacity_, 0);
+  }
+  return *this;
+}
+
+BufferPool::~BufferPool() {
+  for (auto& [capacity, list] : idle_by_capacity_) {
+    for (uint8_t* data : list) std::free(data);
+  }
+}
+
+Buffer BufferPool::Get(size_t size) {
+  Buffer out;
+  if (size > kLargest) return out;
+  const size_t capacity = Capacity(size);
+  {
+    MutexLock lock(mu_);
+    auto it = idle_by_capacity_.find(capacity);
+    if (it != idle_by_capacity_.end() && !it->second.empty()) {
+      out.data_ = it->second.back();
+      it->second.pop_back();
+      idle_bytes_ -= capacity;
+    }
+  }
+  if (out.data_ == nullptr) out.data_ = static_cast<uint8_t*>(std::aligned_alloc(kAlignment, capacity));
+  if (out.data_ == nullptr) return out;
+  out.pool_ = shared_from_this();
+  out.size_ = size;
+  out.capacity_ = capacity;
+  return out;
+}
+
+void BufferPool::Put(uint8_t* data, size_t capacity) {
+  {
+    MutexLock lock(mu_);
+    if (capacity > kSmallest && idle_bytes_ + capacity <= idle_bytes_max_) {
+      idle_by_capacity_[capacity].push_back(data);
+      idle_bytes_ += capacity;
+      return;
+    }
+  }
+  std::free(data);
+}
+
+}  // namespace headrace::stream

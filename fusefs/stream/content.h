@@ -1,0 +1,123 @@
+// Content: the bytes of one file content: what is in the cache, and the flights of the chunks that are not (README.md has their states).
+// Internal to stream/. Any thread; mu_ guards the table of flights and is never held across I/O, callbacks or other locks.
+#ifndef HEADRACE_FUSEFS_STREAM_CONTENT_H_
+#define HEADRACE_FUSEFS_STREAM_CONTENT_H_
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "fusefs/base/mutex.h"
+#include "fusefs/cache/content_file.h"
+#include "fusefs/stream/core.h"
+#include "fusefs/stream/range_fetch.h"
+#include "fusefs/stream/read_op.h"
+#include "fusefs/stream/streamer.h"
+
+namespace headrace::stream {
+
+// A chunk that is on its way to the readers that wait for it. In the table of its content until its bytes are in the cache file.
+// Guarded by the content's lock, but for `chunk`, and for `bytes` once the state is kReady (constant from then on).
+struct Flight {
+  enum class State : uint8_t {
+    kVerifying,  // read from the cache and compared, on the pool
+    kRange,      // part of `range`: queued, being fetched, or being decoded
+    kPaused,     // failed; tried again when the pause is over
+    kReady,      // verified; being written to the cache
+  };
+  explicit Flight(uint32_t index) : chunk(index) {}
+
+  const uint32_t chunk;
+  State state = State::kRange;
+  std::vector<std::shared_ptr<ReadOp>> waiters;
+  TimePoint want_until = TimePoint::min();  // tried again until then
+  unsigned tries = 0;                       // that failed, one after the other
+  Status last_error;
+  std::shared_ptr<RangeFetch> range;
+  Buffer bytes;
+};
+
+class Content : public FileContent, public std::enable_shared_from_this<Content> {
+ public:
+  enum class Origin : uint8_t { kWire, kCache };
+
+  // `file` may be null: served without the cache.
+  Content(std::shared_ptr<Core> core, const cache::ContentSpec& spec, std::shared_ptr<cache::ContentFile> file,
+          std::shared_ptr<const LayerSource> layer, uint32_t entry_index);
+
+  // Another layer that holds the same content: asked in turn when tries fail.
+  void AddSource(std::shared_ptr<const LayerSource> layer, uint32_t entry_index);
+  // Chunks that are zeros become holes of the cache file, so that it can be complete. Blocks on the disk.
+  void MarkHoles();
+  bool HasHolesToMark() const;
+
+  // FileContent
+  uint64_t size() const override { return spec_.size; }
+  bool sealed() const override { return file_ && file_->sealed(); }
+  int backing_fd() const override;
+  void Read(uint64_t offset, uint64_t size, ReadDone done) override;
+  void FetchAll() override;
+
+  // Verified bytes of a flight: readers first, then the cache.
+  void Deliver(const std::shared_ptr<Flight>& flight, Buffer bytes, Origin origin);
+  // These flights did not get their bytes. `progress`: others of the same range did.
+  void FetchFailed(const std::vector<std::shared_ptr<Flight>>& flights, const Status& status, bool progress);
+  // The deadline of a read has passed.
+  void Expire(const std::shared_ptr<ReadOp>& op, TimePoint now);
+  // A ready flight that the cache did not take.
+  void Forget(const std::shared_ptr<Flight>& flight);
+  // Ends all flights. The gate is closed.
+  void Close();
+  // "17 of usr/lib/x [68, 72)" for logs.
+  std::string Describe(const std::shared_ptr<Flight>& flight) const;
+
+ private:
+  struct Source {
+    std::shared_ptr<const LayerSource> layer;
+    uint32_t first_chunk = 0;
+  };
+  // What a read or FetchAll found to do; done after mu_ is released.
+  struct Plan {
+    std::vector<uint32_t> zeros, cached;
+    std::vector<std::shared_ptr<Flight>> ready, verify, fetch;
+    std::vector<std::shared_ptr<RangeFetch>> promote, ranges;
+  };
+  using Flights = std::vector<std::shared_ptr<Flight>>;
+  using Ops = std::vector<std::shared_ptr<ReadOp>>;
+
+  // Geometry of a chunk (place in the file, digest): the same in every source.
+  const format::Chunk& chunk(uint32_t index) const {
+    return home_.layer->index->chunks[home_.first_chunk + index];
+  }
+  uint32_t ChunkAt(uint64_t offset) const;
+  bool AllPresent(uint32_t first, uint32_t end) const;
+  cache::ChunkState StateOf(uint32_t index) const;
+  bool ReadCached(uint64_t offset, uint64_t size, ReadDone& done);
+  void ReadThrough(uint64_t offset, uint64_t size, ReadDone done);
+  void Join(uint32_t index, const std::shared_ptr<ReadOp>& op, Plan* plan) HR_REQUIRES(mu_);
+  void MakeRanges(const Flights& flights, Plan* plan) HR_REQUIRES(mu_);
+  void Launch(Plan& plan, Priority priority);
+  void SupplyCached(const std::shared_ptr<ReadOp>& op, uint32_t index);
+  void Verify(const std::shared_ptr<Flight>& flight);
+  void Resume(const Flights& flights);
+  bool IsCurrent(const Flight& flight) const HR_REQUIRES(mu_);
+  Ops Erase(Flight& flight) HR_REQUIRES(mu_);
+  bool StoreInCache(uint32_t index, std::span<const uint8_t> bytes);
+  std::vector<std::shared_ptr<RangeFetch>> DropUnwanted(const std::shared_ptr<ReadOp>& op, TimePoint now)
+      HR_REQUIRES(mu_);
+
+  const std::shared_ptr<Core> core_;
+  const cache::ContentSpec spec_;
+  const std::shared_ptr<cache::ContentFile> file_;
+  const Source home_;
+  const std::string name_;
+  mutable Mutex mu_;
+  std::vector<Source> sources_ HR_GUARDED_BY(mu_);
+  std::map<uint32_t, std::shared_ptr<Flight>> flights_ HR_GUARDED_BY(mu_);
+};
+
+}  // namespace headrace::stream
+
+#endif  // HEADRACE_FUSEFS_STREAM_CONTENT_H_

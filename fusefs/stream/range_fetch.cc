@@ -1,0 +1,144 @@
+#include "fusefs/stream/range_fetch.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "fusefs/base/log.h"
+#include "fusefs/format/toc.h"
+#include "fusefs/stream/content.h"
+#include "fusefs/stream/core.h"
+
+namespace headrace::stream {
+
+// A complete compressed chunk on its way through the pool.
+struct RangeFetch::Arrived {
+  std::shared_ptr<RangeFetch> range;
+  Slot slot;
+};
+
+RangeFetch::RangeFetch(std::shared_ptr<Core> core, std::shared_ptr<Content> content,
+                       std::shared_ptr<const LayerSource> layer)
+    : core_(std::move(core)), content_(std::move(content)), layer_(std::move(layer)) {}
+
+void RangeFetch::Append(std::shared_ptr<Flight> flight, const format::Chunk& chunk) {
+  MutexLock lock(mu_);
+  if (slots_.empty()) begin_ = chunk.blob_offset;
+  HEADRACE_CHECK(slots_.empty() || chunk.blob_offset == end_);
+  end_ = chunk.blob_offset + chunk.blob_size;
+  cost_ += chunk.blob_size + chunk.size;
+  flights_.push_back(flight);
+  slots_.push_back(Slot{std::move(flight), &chunk, {}, {}});
+}
+
+bool RangeFetch::cancelled() const {
+  MutexLock lock(mu_);
+  return cancelled_;
+}
+
+void RangeFetch::Begin() {
+  Charge all(core_->scheduler, cost_);
+  {
+    MutexLock lock(mu_);
+    if (cancelled_) return;
+    for (Slot& slot : slots_) slot.charge = all.Split(slot.chunk->blob_size + slot.chunk->size);
+  }
+  Gate::Pass pass(core_->gate);
+  if (!pass) return;
+  core_->source.Fetch(layer_->blob, begin_, end_ - begin_, shared_from_this());
+}
+
+void RangeFetch::Cancel() {
+  std::vector<Slot> dropped;
+  MutexLock lock(mu_);
+  cancelled_ = true;
+  dropped.swap(slots_);
+  next_ = 0;
+}
+
+bool RangeFetch::OnData(std::span<const uint8_t> data) {
+  Gate::Pass pass(core_->gate);
+  if (!pass) return false;
+  std::vector<std::shared_ptr<Arrived>> complete;
+  const bool more = Consume(data, &complete);
+  for (std::shared_ptr<Arrived>& arrived : complete) {
+    core_->Post([task = std::move(arrived)] { task->range->Decode(*task); });
+  }
+  return more;
+}
+
+bool RangeFetch::Consume(std::span<const uint8_t> data, std::vector<std::shared_ptr<Arrived>>* complete) {
+  MutexLock lock(mu_);
+  if (cancelled_ || done_) return false;
+  while (!data.empty()) {
+    if (next_ == slots_.size()) return false;  // more than was asked for
+    Slot& slot = slots_[next_];
+    if (!slot.compressed.valid()) {
+      slot.compressed = core_->buffers->Get(slot.chunk->blob_size);
+      filled_ = 0;
+      if (!slot.compressed.valid()) {
+        own_error_ = ResourceExhaustedError("no memory for " + std::to_string(slot.chunk->blob_size) + " bytes");
+        return false;
+      }
+    }
+    const size_t n = std::min(data.size(), slot.compressed.bytes().size() - filled_);
+    std::memcpy(slot.compressed.bytes().data() + filled_, data.data(), n);
+    filled_ += n;
+    data = data.subspan(n);
+    if (filled_ < slot.compressed.bytes().size()) continue;
+    complete->push_back(std::make_shared<Arrived>(Arrived{shared_from_this(), std::move(slot)}));
+    ++next_;
+  }
+  return true;
+}
+
+void RangeFetch::Decode(Arrived& arrived) {
+  Slot& slot = arrived.slot;
+  Buffer decoded = core_->buffers->Get(slot.chunk->size);
+  Status status = decoded.valid() ? format::DecodeChunk(*slot.chunk, std::as_const(slot.compressed).bytes(), decoded.bytes())
+                                  : ResourceExhaustedError("no memory for a chunk");
+  slot.compressed = Buffer();
+  if (status.ok()) {
+    content_->Deliver(slot.flight, std::move(decoded), Content::Origin::kWire);
+    return;
+  }
+  slot.charge = Charge();
+  if (status.code() == StatusCode::kDataLoss) {
+    Metrics::Add(core_->metrics.chunk_digest_mismatches);
+    uint64_t suppressed = 0;
+    if (core_->mismatch_log.Allow(&suppressed)) {
+      log::Error("wrong bytes from the registry layer={} chunk={} blob_begin={} blob_end={} image={} error=\"{}\" suppressed={}",
+                 layer_->blob.digest.ToString(), content_->Describe(slot.flight), slot.chunk->blob_offset,
+                 slot.chunk->blob_offset + slot.chunk->blob_size, layer_->blob.image_ref, status.ToString(), suppressed);
+    }
+  }
+  content_->FetchFailed({slot.flight}, status, /*progress=*/false);
+}
+
+void RangeFetch::OnDone(Status status) {
+  Gate::Pass pass(core_->gate);
+  if (!pass) return;
+  std::vector<Slot> rest;
+  std::vector<std::shared_ptr<Flight>> flights;
+  bool progress = false;
+  {
+    MutexLock lock(mu_);
+    if (cancelled_ || done_) return;
+    done_ = true;
+    progress = next_ > 0;
+    rest.assign(std::make_move_iterator(slots_.begin() + static_cast<ptrdiff_t>(next_)),
+                std::make_move_iterator(slots_.end()));
+    slots_.clear();
+    next_ = 0;
+    if (!own_error_.ok()) status = own_error_;
+  }
+  if (rest.empty()) return;
+  if (status.ok()) status = UnavailableError("the registry sent less than was asked for");
+  for (Slot& slot : rest) flights.push_back(std::move(slot.flight));
+  rest.clear();
+  content_->FetchFailed(flights, status.Annotate("layer " + layer_->blob.digest.ToString() + " bytes [" +
+                                                 std::to_string(begin_) + ", " + std::to_string(end_) + ")"),
+                        progress);
+}
+
+}  // namespace headrace::stream

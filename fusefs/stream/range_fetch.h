@@ -1,0 +1,77 @@
+// RangeFetch: one ranged GET of adjacent chunks: waits for its turn, cuts the body into chunks as it arrives, hands each complete one to
+// the pool to be decoded and verified, and tells the content which chunks it could not bring. Internal to stream/.
+// Threads: OnData and OnDone on the source's thread; Begin and Cancel on any.
+#ifndef HEADRACE_FUSEFS_STREAM_RANGE_FETCH_H_
+#define HEADRACE_FUSEFS_STREAM_RANGE_FETCH_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "fusefs/base/mutex.h"
+#include "fusefs/registry/range_source.h"
+#include "fusefs/stream/buffer_pool.h"
+#include "fusefs/stream/scheduler.h"
+#include "fusefs/stream/streamer.h"
+
+namespace headrace::stream {
+
+class Content;
+class Core;
+struct Flight;
+
+class RangeFetch : public Job, public registry::RangeSink, public std::enable_shared_from_this<RangeFetch> {
+ public:
+  RangeFetch(std::shared_ptr<Core> core, std::shared_ptr<Content> content, std::shared_ptr<const LayerSource> layer);
+
+  // `chunk` belongs to the layer given above and outlives this. Before the range is submitted.
+  void Append(std::shared_ptr<Flight> flight, const format::Chunk& chunk);
+  uint64_t blob_bytes() const { return end_ - begin_; }
+  uint64_t blob_end() const { return end_; }
+  // Every chunk of it, whatever became of them.
+  const std::vector<std::weak_ptr<Flight>>& flights() const { return flights_; }
+
+  // Job
+  uint64_t cost() const override { return cost_; }
+  bool cancelled() const override;
+  void Begin() override;
+
+  // Nobody wants what has not arrived yet: gives back memory and budget now; the source is told at its next call.
+  void Cancel();
+
+  // RangeSink
+  bool OnData(std::span<const uint8_t> data) override;
+  void OnDone(Status status) override;
+
+ private:
+  struct Slot {
+    std::shared_ptr<Flight> flight;
+    const format::Chunk* chunk = nullptr;
+    Buffer compressed;
+    Charge charge;
+  };
+  struct Arrived;
+
+  bool Consume(std::span<const uint8_t> data, std::vector<std::shared_ptr<Arrived>>* complete);
+  void Decode(Arrived& arrived);
+
+  const std::shared_ptr<Core> core_;
+  const std::shared_ptr<Content> content_;
+  const std::shared_ptr<const LayerSource> layer_;
+  uint64_t begin_ = 0;  // of the range in the blob; constant once submitted, as end_, cost_ and flights_
+  uint64_t end_ = 0;
+  uint64_t cost_ = 0;
+  std::vector<std::weak_ptr<Flight>> flights_;
+  mutable Mutex mu_;
+  std::vector<Slot> slots_ HR_GUARDED_BY(mu_);
+  size_t next_ HR_GUARDED_BY(mu_) = 0;     // slot that is being filled
+  size_t filled_ HR_GUARDED_BY(mu_) = 0;   // its bytes so far
+  bool cancelled_ HR_GUARDED_BY(mu_) = false;
+  bool done_ HR_GUARDED_BY(mu_) = false;
+  Status own_error_ HR_GUARDED_BY(mu_);
+};
+
+}  // namespace headrace::stream
+
+#endif  // HEADRACE_FUSEFS_STREAM_RANGE_FETCH_H_

@@ -1,0 +1,88 @@
+#include "fusefs/stream/scheduler.h"
+
+#include "fusefs/base/status.h"
+
+namespace headrace::stream {
+
+Charge::~Charge() {
+  if (bytes_ != 0) scheduler_->Release(bytes_);
+}
+
+Charge& Charge::operator=(Charge&& other) noexcept {
+  if (this != &other) {
+    Charge old(std::move(*this));
+    scheduler_ = std::move(other.scheduler_);
+    bytes_ = std::exchange(other.bytes_, 0);
+  }
+  return *this;
+}
+
+Charge Charge::Split(uint64_t bytes) {
+  HEADRACE_CHECK(bytes <= bytes_);
+  bytes_ -= bytes;
+  return Charge(scheduler_, bytes);
+}
+
+void Scheduler::Submit(const std::shared_ptr<Job>& job, Priority priority) {
+  {
+    MutexLock lock(mu_);
+    if (closed_) return;
+    job->key_ = {priority, sequence_++};
+    job->queued_ = true;
+    queue_.emplace(job->key_, job);
+  }
+  Pump();
+}
+
+void Scheduler::Promote(const std::shared_ptr<Job>& job, Priority priority) {
+  MutexLock lock(mu_);
+  if (!job->queued_ || job->key_.first <= priority) return;
+  queue_.erase(job->key_);
+  job->key_ = {priority, sequence_++};
+  queue_.emplace(job->key_, job);
+}
+
+std::shared_ptr<Job> Scheduler::TakeNext() {
+  MutexLock lock(mu_);
+  while (!queue_.empty()) {
+    auto first = queue_.begin();
+    const uint64_t cost = first->second->cost();
+    const bool cancelled = first->second->cancelled();
+    if (!cancelled && used_ != 0 && (used_ > budget_ || cost > budget_ - used_)) return nullptr;
+    std::shared_ptr<Job> job = std::move(first->second);
+    job->queued_ = false;
+    queue_.erase(first);
+    if (cancelled) continue;
+    used_ += cost;
+    return job;
+  }
+  return nullptr;
+}
+
+void Scheduler::Pump() {
+  while (std::shared_ptr<Job> job = TakeNext()) job->Begin();
+}
+
+void Scheduler::Release(uint64_t bytes) {
+  {
+    MutexLock lock(mu_);
+    HEADRACE_CHECK(used_ >= bytes);
+    used_ -= bytes;
+  }
+  Pump();
+}
+
+void Scheduler::Close() {
+  std::map<std::pair<Priority, uint64_t>, std::shared_ptr<Job>> dropped;
+  MutexLock lock(mu_);
+  closed_ = true;
+  dropped.swap(queue_);
+  for (auto& [key, job] : dropped) job->queued_ = false;
+}
+
+uint64_t Scheduler::used() const {
+  MutexLock lock(mu_);
+  return used_;
+}
+
+}  // namespace headrace::stream

@@ -1,0 +1,136 @@
+#include "fusefs/stream/streamer.h"
+
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "fusefs/base/log.h"
+#include "fusefs/stream/content.h"
+#include "fusefs/stream/content_id.h"
+#include "fusefs/stream/core.h"
+
+namespace headrace::stream {
+namespace {
+
+class EmptyContent : public FileContent {
+ public:
+  uint64_t size() const override { return 0; }
+  bool sealed() const override { return false; }
+  int backing_fd() const override { return -1; }
+  void Read(uint64_t, uint64_t, ReadDone done) override { done(OkStatus(), {}); }
+  void FetchAll() override {}
+};
+
+class StreamerImpl : public Streamer {
+ public:
+  StreamerImpl(std::shared_ptr<Core> core, cache::ContentStore& store)
+      : core_(std::move(core)), store_(store), empty_(std::make_shared<EmptyContent>()) {}
+  ~StreamerImpl() override;
+
+  Result<std::shared_ptr<FileContent>> Open(std::shared_ptr<const LayerSource> layer, uint32_t entry_index) override;
+  uint64_t ResidentBytes(const LayerSource& layer) override;
+
+ private:
+  std::shared_ptr<Content> Find(const Digest& id);
+  // The content that is known under the id from now on: `made`, or one that was faster.
+  std::shared_ptr<Content> Insert(const Digest& id, std::shared_ptr<Content> made);
+  std::shared_ptr<cache::ContentFile> OpenCacheFile(const cache::ContentSpec& spec);
+
+  const std::shared_ptr<Core> core_;
+  cache::ContentStore& store_;
+  const std::shared_ptr<EmptyContent> empty_;
+  LogLimiter no_cache_log_;
+  Mutex mu_;
+  std::unordered_map<Digest, std::weak_ptr<Content>> contents_ HR_GUARDED_BY(mu_);
+  size_t sweep_at_ HR_GUARDED_BY(mu_) = 1024;
+};
+
+StreamerImpl::~StreamerImpl() {
+  core_->gate.Close();
+  std::vector<std::shared_ptr<Content>> open;
+  {
+    MutexLock lock(mu_);
+    for (auto& [id, weak] : contents_) {
+      if (auto content = weak.lock()) open.push_back(std::move(content));
+    }
+  }
+  for (const auto& content : open) content->Close();
+  core_->Close();
+}
+
+std::shared_ptr<Content> StreamerImpl::Find(const Digest& id) {
+  MutexLock lock(mu_);
+  auto it = contents_.find(id);
+  return it == contents_.end() ? nullptr : it->second.lock();
+}
+
+std::shared_ptr<Content> StreamerImpl::Insert(const Digest& id, std::shared_ptr<Content> made) {
+  MutexLock lock(mu_);
+  std::weak_ptr<Content>& place = contents_[id];
+  if (auto existing = place.lock()) return existing;
+  place = made;
+  if (contents_.size() >= sweep_at_) {
+    std::erase_if(contents_, [](const auto& entry) { return entry.second.expired(); });
+    sweep_at_ = 1024 + 2 * contents_.size();
+  }
+  return made;
+}
+
+std::shared_ptr<cache::ContentFile> StreamerImpl::OpenCacheFile(const cache::ContentSpec& spec) {
+  Result<std::shared_ptr<cache::ContentFile>> file = store_.Open(spec);
+  if (file.ok()) return *file;
+  Metrics::Add(core_->metrics.cache_write_errors);
+  uint64_t suppressed = 0;
+  if (no_cache_log_.Allow(&suppressed)) {
+    log::Warn("file served without the cache error=\"{}\" suppressed={}", file.status().ToString(), suppressed);
+  }
+  return nullptr;
+}
+
+Result<std::shared_ptr<FileContent>> StreamerImpl::Open(std::shared_ptr<const LayerSource> layer,
+                                                        uint32_t entry_index) {
+  const std::string where = "layer " + layer->blob.digest.ToString();
+  if (entry_index >= layer->index->entries.size()) return InvalidArgumentError(where + ": no such entry");
+  const format::Entry& entry = layer->index->entries[entry_index];
+  if (entry.type == format::EntryType::kRegular && entry.size == 0) return std::shared_ptr<FileContent>(empty_);
+  Result<cache::ContentSpec> spec = ContentId(*layer->index, entry);
+  if (!spec.ok()) return spec.status().Annotate(where);
+  std::shared_ptr<Content> content = Find(spec->id);
+  if (!content) {
+    // Two threads may get here at once: they share the cache file, and the second content is dropped before anybody saw it.
+    content = Insert(spec->id, std::make_shared<Content>(core_, *spec, OpenCacheFile(*spec), layer, entry_index));
+    if (content->HasHolesToMark()) core_->Post([content] { content->MarkHoles(); });
+  }
+  content->AddSource(std::move(layer), entry_index);
+  return std::shared_ptr<FileContent>(std::move(content));
+}
+
+uint64_t StreamerImpl::ResidentBytes(const LayerSource& layer) {
+  uint64_t total = 0;
+  for (const format::Entry& entry : layer.index->entries) {
+    if (entry.type != format::EntryType::kRegular || entry.size == 0) continue;
+    Result<cache::ContentSpec> spec = ContentId(*layer.index, entry);
+    if (!spec.ok()) continue;
+    const std::vector<bool> here = store_.Peek(*spec);
+    for (uint32_t i = 0; i < here.size(); ++i) {
+      if (here[i]) total += layer.index->chunks[entry.first_chunk + i].size;
+    }
+  }
+  return total;
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Streamer>> Streamer::Create(const StreamerOptions& options, cache::ContentStore& store,
+                                                   registry::RangeSource& source, ThreadPool& pool, Timer& timer,
+                                                   Metrics& metrics) {
+  if (options.read_deadline.count() <= 0 || options.retry_pause_min.count() <= 0 ||
+      options.retry_pause_max < options.retry_pause_min || options.range_bytes_max == 0 ||
+      options.inflight_bytes_max == 0) {
+    return InvalidArgumentError("streamer: a pause, deadline or size is zero, or the longest pause is below the shortest");
+  }
+  auto core = std::make_shared<Core>(options, source, pool, timer, metrics);
+  return std::unique_ptr<Streamer>(std::make_unique<StreamerImpl>(std::move(core), store));
+}
+
+}  // namespace headrace::stream
