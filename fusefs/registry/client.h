@@ -5,7 +5,9 @@
 // Credentials: docker's config.json (auths, base64 "auth" and identitytoken; credHelpers/credsStore are refused with a message that says so).
 // https with the system's certificate authorities; plain http for localhost, 127.0.0.0/8, ::1 and hosts listed in plain_http_hosts.
 // Errors name the registry, the repository and what was asked; secrets never appear in them.
-// Limits: manifests 4 MiB, token answers 1 MiB, 10 redirects, retries with jitter within the deadline (blocking methods only).
+// Limits: manifests 4 MiB, token answers 1 MiB, 10 redirects, retries with jitter within the deadline (blocking methods only); limits.h.
+// Destructor: ends everything with Cancelled, sinks get their OnDone, and waits until blocking methods under way have returned (their sinks
+// too). Nobody may call the client once it has begun, but a sink's OnDone may call Fetch: it is answered Cancelled.
 #ifndef HEADRACE_FUSEFS_REGISTRY_CLIENT_H_
 #define HEADRACE_FUSEFS_REGISTRY_CLIENT_H_
 
@@ -13,6 +15,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -29,9 +32,10 @@ struct ClientOptions {
   std::vector<std::string> plain_http_hosts;  // "host[:port]" spoken to without TLS
   std::string user_agent = "headrace/" HEADRACE_VERSION;
   std::chrono::milliseconds connect_timeout{10'000};
-  std::chrono::milliseconds stall_timeout{30'000};    // no byte for so long ends an attempt
-  std::chrono::milliseconds request_deadline{300'000};  // of a blocking call, retries included
-  long max_connections_per_host = 16;
+  std::chrono::milliseconds stall_timeout{30'000};    // fewer than stall_bytes_min for so long ends an attempt
+  uint64_t stall_bytes_min = 4096;
+  std::chrono::milliseconds request_deadline{300'000};  // of a blocking call, retries included; moved bytes renew it
+  long max_connections_per_host = 16;  // for blobs, and as many again for small requests; more wait their turn
 };
 
 struct ManifestResponse {

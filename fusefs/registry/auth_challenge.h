@@ -1,0 +1,28 @@
+// WWW-Authenticate: what a registry says about how to authenticate (RFC 7235 section 4.1; the Bearer parameters of the distribution
+// project's token specification). Pure functions; any input is fine, what is not understood is skipped.
+#ifndef HEADRACE_FUSEFS_REGISTRY_AUTH_CHALLENGE_H_
+#define HEADRACE_FUSEFS_REGISTRY_AUTH_CHALLENGE_H_
+
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace headrace::registry {
+
+struct AuthChallenge {
+  enum class Scheme { kBearer, kBasic };
+  Scheme scheme = Scheme::kBearer;
+  std::string realm;    // Bearer: URL of the token endpoint
+  std::string service;
+  std::string scope;    // space-separated
+};
+
+// Challenges of the schemes that we know in one header value, in order.
+std::vector<AuthChallenge> ParseChallenges(std::string_view header);
+// The best of several header values: Bearer with a realm, else Basic.
+std::optional<AuthChallenge> ChooseChallenge(const std::vector<std::string>& headers);
+
+}  // namespace headrace::registry
+
+#endif  // HEADRACE_FUSEFS_REGISTRY_AUTH_CHALLENGE_H_

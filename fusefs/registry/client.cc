@@ -1,0 +1,348 @@
+#include "fusefs/registry/client.h"
+
+#include <algorithm>
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "fusefs/base/text.h"
+#include "fusefs/registry/client_impl.h"
+#include "fusefs/registry/limits.h"
+#include "fusefs/registry/retry.h"
+
+namespace headrace::registry {
+namespace {
+
+constexpr char kManifestTypes[] =
+    "Accept: application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, "
+    "application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
+constexpr size_t kMediaTypeBytesMax = 255;  // RFC 6838
+
+struct ContentRange {
+  uint64_t begin = 0;
+  uint64_t end = 0;  // exclusive
+};
+
+// "bytes 0-99/1000" or "bytes 0-99/*".
+std::optional<ContentRange> ParseContentRange(std::string_view text) {
+  if (!text.starts_with("bytes ")) return std::nullopt;
+  text.remove_prefix(6);
+  size_t dash = text.find('-');
+  size_t slash = text.find('/');
+  if (dash == std::string_view::npos || slash == std::string_view::npos || slash < dash) return std::nullopt;
+  Result<uint64_t> first = ParseU64(text.substr(0, dash));
+  Result<uint64_t> last = ParseU64(text.substr(dash + 1, slash - dash - 1));
+  std::string_view total_text = text.substr(slash + 1);
+  Result<uint64_t> total = total_text == "*" ? std::numeric_limits<uint64_t>::max() : ParseU64(total_text);
+  if (!first.ok() || !last.ok() || !total.ok() || *last < *first || *last >= *total) return std::nullopt;
+  return ContentRange{*first, *last + 1};
+}
+
+std::string RangeText(uint64_t offset, uint64_t size) {
+  return "bytes [" + std::to_string(offset) + ", " + (size == 0 ? "end" : std::to_string(offset + size)) + ")";
+}
+
+std::string RangeHeader(uint64_t offset, uint64_t size) {
+  return "Range: bytes=" + std::to_string(offset) + "-" + (size == 0 ? "" : std::to_string(offset + size - 1));
+}
+
+// Delivers one range to the sink, no byte more than asked.
+class RangeHandler : public ExchangeHandler {
+ public:
+  RangeHandler(uint64_t offset, uint64_t size, std::shared_ptr<RangeSink> sink)
+      : offset_(offset), size_(size), sink_(std::move(sink)) {}
+
+  Status OnAnswer(const HttpHead& head) override { return CheckRangeAnswer(head, offset_, size_); }
+  HttpHandler::Flow OnBody(std::span<const uint8_t> data) override {
+    if (data.size() > size_ - delivered_) {
+      too_much_ = true;
+      return HttpHandler::Flow::kStop;
+    }
+    delivered_ += data.size();
+    return sink_->OnData(data) ? HttpHandler::Flow::kContinue : HttpHandler::Flow::kStop;
+  }
+  void OnDone(ExchangeResult result) override {
+    if (too_much_) {
+      result.status = UnavailableError(result.status.message() + ": more bytes came than were asked for");
+    } else if (result.status.ok() && delivered_ != size_) {
+      result.status = UnavailableError("the answer ended after " + std::to_string(delivered_) + " of " +
+                                       std::to_string(size_) + " bytes");
+    }
+    sink_->OnDone(std::move(result.status));
+  }
+
+ private:
+  const uint64_t offset_, size_;
+  const std::shared_ptr<RangeSink> sink_;
+  uint64_t delivered_ = 0;
+  bool too_much_ = false;
+};
+
+std::string MediaType(const HttpHead& head, const std::string& body) {
+  const std::string* header = head.Find("content-type");
+  std::string type = header != nullptr ? header->substr(0, header->find(';')) : "";
+  while (!type.empty() && type.back() == ' ') type.pop_back();
+  if (type.find("manifest") == std::string::npos && type.find("index") == std::string::npos) {
+    auto json = nlohmann::json::parse(body, nullptr, false);
+    auto found = json.is_object() ? json.find("mediaType") : json.end();
+    if (json.is_object() && found != json.end() && found->is_string()) type = found->get<std::string>();
+  }
+  return CleanText(type, kMediaTypeBytesMax);
+}
+
+}  // namespace
+
+Status CheckRangeAnswer(const HttpHead& head, uint64_t offset, uint64_t size) {
+  const std::string* coding = head.Find("content-encoding");
+  if (coding != nullptr && *coding != "identity") {
+    return InvalidArgumentError("the registry answered with content coding '" + CleanText(*coding, 40) +
+                                "', which was not asked for");
+  }
+  if (head.status == 200) {
+    if (offset == 0 && (size == 0 || head.content_length == size)) return OkStatus();
+    return InvalidArgumentError("the registry ignores ranges: it answered 200 with the whole blob to a request for " +
+                                RangeText(offset, size) + "; lazy reading needs a registry that serves ranges");
+  }
+  if (head.status != 206) return InvalidArgumentError("unexpected answer HTTP " + std::to_string(head.status));
+  const std::string* header = head.Find("content-range");
+  std::optional<ContentRange> range = header != nullptr ? ParseContentRange(*header) : std::nullopt;
+  if (!range) return UnavailableError("an answer 206 without a valid Content-Range");
+  if (range->begin != offset || (size != 0 && range->end != offset + size)) {
+    return UnavailableError("the registry answered " + RangeText(range->begin, range->end - range->begin) + " to a request for " +
+                            RangeText(offset, size));
+  }
+  if (head.content_length.value_or(range->end - range->begin) != range->end - range->begin) {
+    return UnavailableError("an answer 206 whose Content-Length and Content-Range differ");
+  }
+  return OkStatus();
+}
+
+Result<std::unique_ptr<Client>> Client::Create(const ClientOptions& options, Metrics& metrics) {
+  HttpEngineOptions engine_options;
+  engine_options.user_agent = options.user_agent;
+  engine_options.connect_timeout = options.connect_timeout;
+  engine_options.stall_timeout = options.stall_timeout;
+  engine_options.stall_bytes_min = options.stall_bytes_min;
+  engine_options.connections_per_origin = options.max_connections_per_host;
+  HR_ASSIGN_OR_RETURN(auto engine, HttpEngine::Create(engine_options, metrics));
+  return std::unique_ptr<Client>(new ClientImpl(options, metrics, std::move(engine)));
+}
+
+ClientImpl::ClientImpl(const ClientOptions& options, Metrics& metrics, std::unique_ptr<HttpEngine> engine)
+    : options_(options),
+      metrics_(metrics),
+      credentials_(options.docker_config_path),
+      engine_(std::move(engine)),
+      authenticator_(*engine_, credentials_),
+      context_{engine_.get(), &authenticator_, &redirects_, options.plain_http_hosts} {}
+
+ClientImpl::~ClientImpl() {
+  gate_.Close();
+  engine_.reset();  // its thread uses everything else
+}
+
+std::string ClientImpl::Prefix(const Reference& ref) const {
+  return "registry " + ref.host + ": repository " + ref.repository;
+}
+
+ExchangeRequest ClientImpl::NewRequest(const Reference& ref, const std::string& method, const std::string& path,
+                                       const std::string& what) const {
+  std::string host = ref.api_host();
+  std::transform(host.begin(), host.end(), host.begin(),
+                 [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
+  ExchangeRequest request;
+  request.method = method;
+  request.auth.host = ref.host;
+  request.auth.repository = ref.repository;
+  request.auth.plain_http = context_.PlainHttp(host);
+  request.url = {request.auth.plain_http ? "http" : "https", host, "/v2/" + ref.repository + path};
+  request.what = Prefix(ref) + ": " + what;
+  request.headers = {"Accept-Encoding: identity"};
+  return request;
+}
+
+ExchangeRequest ClientImpl::NewBlobRequest(const Reference& ref, const Digest& digest, const std::string& method) const {
+  ExchangeRequest request = NewRequest(ref, method, "/blobs/" + digest.ToString(), "blob " + digest.ToString());
+  if (method == "GET") {
+    request.bulk = true;
+    request.redirect_key = ref.host + "/" + ref.repository + "@" + digest.ToString();
+  }
+  return request;
+}
+
+void ClientImpl::Fetch(const BlobRef& blob, uint64_t offset, uint64_t size, std::shared_ptr<RangeSink> sink) {
+  Result<Reference> ref = Reference::Parse(blob.image_ref);
+  Status refused = ref.status();
+  if (refused.ok() && size > std::numeric_limits<uint64_t>::max() - offset) {
+    refused = InvalidArgumentError("range of blob " + blob.digest.ToString() + " is beyond 2^64");
+  }
+  if (!refused.ok() || size == 0) {
+    engine_->Post([sink = std::move(sink), refused] { sink->OnDone(refused); });
+    return;
+  }
+  ExchangeRequest request = NewBlobRequest(*ref, blob.digest, "GET");
+  request.headers.push_back(RangeHeader(offset, size));
+  request.what += ": " + RangeText(offset, size);
+  Exchange::Start(context_, std::move(request), std::make_shared<RangeHandler>(offset, size, std::move(sink)));
+}
+
+ExchangeResult ClientImpl::Run(ExchangeRequest request, const std::shared_ptr<WaitingHandler>& handler,
+                               const Attempt& attempt, const std::function<void(Exchange&)>& use) {
+  std::shared_ptr<Exchange> exchange = Exchange::Start(context_, std::move(request), handler);
+  if (!gate_.Track(exchange)) exchange->Cancel();
+  if (use) use(*exchange);
+  ExchangeResult result = handler->Await(*exchange, attempt.deadline);
+  gate_.Untrack(exchange);
+  return result;
+}
+
+Status ClientImpl::WithRetries(int attempts_max, const std::function<ExchangeResult(Attempt&)>& once) {
+  CallGate::Call call(gate_);
+  if (!call.ok()) return CancelledError("the registry client is being shut down");
+  using Clock = std::chrono::steady_clock;
+  const auto start = Clock::now();
+  Attempt attempt{start + request_deadline()};
+  Backoff backoff;
+  for (int number = 1;; ++number) {
+    attempt.progress = false;
+    ExchangeResult result = once(attempt);
+    if (result.status.ok() || !WorthRetrying(result.status)) return result.status;
+    if (attempt.progress) {
+      attempt.deadline = Clock::now() + request_deadline();
+      backoff.Reset();
+    }
+    auto pause = std::max(backoff.Next(), result.retry_after.value_or(std::chrono::milliseconds(0)));
+    if (number >= attempts_max || Clock::now() + pause >= attempt.deadline) {
+      Metrics::Add(metrics_.wire_errors);
+      const auto spent = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
+      return {result.status.code(), result.status.message() + " (gave up after " + std::to_string(number) + " tries in " +
+                                        std::to_string(spent.count()) + " ms)"};
+    }
+    Metrics::Add(metrics_.wire_retries);
+    if (!gate_.Pause(pause)) return CancelledError("the registry client is being shut down");
+  }
+}
+
+Result<ManifestResponse> ClientImpl::GetManifest(const Reference& ref) {
+  ManifestResponse manifest;
+  HR_RETURN_IF_ERROR(WithRetries(INT32_MAX, [&](Attempt& attempt) {
+    ExchangeRequest request = NewRequest(ref, "GET", "/manifests/" + ref.manifest_key(), "manifest " + ref.manifest_key());
+    request.headers.push_back(kManifestTypes);
+    const std::string what = request.what;
+    auto answer = std::make_shared<Collector>(kManifestBytesMax);
+    ExchangeResult result = Run(std::move(request), answer, attempt);
+    if (!result.status.ok()) return result;
+    manifest.digest = Digest::Of(answer->body());
+    if (ref.digest && *ref.digest != manifest.digest) {
+      // May be a fault on the way: worth another try, and refused at the end.
+      result.status = UnavailableError(what + ": the bytes that came have digest " + manifest.digest.ToString());
+      return result;
+    }
+    manifest.body = std::move(answer->body());
+    manifest.media_type = MediaType(answer->head(), manifest.body);
+    return result;
+  }));
+  return manifest;
+}
+
+Result<uint64_t> ClientImpl::StatBlob(const Reference& ref, const Digest& digest) { return StatBlobFor(ref, digest, "pull"); }
+
+Result<uint64_t> ClientImpl::StatBlobFor(const Reference& ref, const Digest& digest, const std::string& actions) {
+  uint64_t size = 0;
+  HR_RETURN_IF_ERROR(WithRetries(INT32_MAX, [&](Attempt& attempt) {
+    ExchangeRequest request = NewBlobRequest(ref, digest, "HEAD");
+    request.auth.actions = actions;
+    const std::string what = request.what;
+    auto answer = std::make_shared<Collector>(0);
+    ExchangeResult result = Run(std::move(request), answer, attempt);
+    if (!result.status.ok()) return result;
+    if (!answer->head().content_length) result.status = UnavailableError(what + ": the registry does not tell its size");
+    size = answer->head().content_length.value_or(0);
+    return result;
+  }));
+  return size;
+}
+
+Result<std::string> ClientImpl::GetBlobRange(const Reference& ref, const Digest& digest, uint64_t offset, uint64_t size) {
+  if (size > std::numeric_limits<uint64_t>::max() - offset) {
+    return InvalidArgumentError(Prefix(ref) + ": blob " + digest.ToString() + ": range beyond 2^64");
+  }
+  std::string bytes;
+  if (size == 0) return bytes;
+  HR_RETURN_IF_ERROR(WithRetries(INT32_MAX, [&](Attempt& attempt) {
+    ExchangeRequest request = NewBlobRequest(ref, digest, "GET");
+    request.headers.push_back(RangeHeader(offset, size));
+    request.what += ": " + RangeText(offset, size);
+    const std::string what = request.what;
+    auto check = [=](const HttpHead& head) { return CheckRangeAnswer(head, offset, size); };
+    auto answer = std::make_shared<Collector>(size, check);
+    ExchangeResult result = Run(std::move(request), answer, attempt);
+    if (result.status.ok() && answer->body().size() != size) {
+      result.status = UnavailableError(what + ": the answer ended after " + std::to_string(answer->body().size()) + " bytes");
+    }
+    bytes = std::move(answer->body());
+    return result;
+  }));
+  return bytes;
+}
+
+ExchangeResult ClientImpl::DownloadOnce(const Reference& ref, const Digest& digest, uint64_t& offset, Sha256& hasher,
+                                        const std::function<Status(std::span<const uint8_t>)>& sink, Attempt& attempt) {
+  ExchangeRequest request = NewBlobRequest(ref, digest, "GET");
+  if (offset > 0) request.headers.push_back(RangeHeader(offset, 0));
+  // Set on the network thread before the first piece is handed over under the pipe's lock.
+  auto skip = std::make_shared<uint64_t>(0);
+  auto pipe = std::make_shared<DownloadPipe>([offset, skip](const HttpHead& head) {
+    *skip = head.status == 200 ? offset : 0;  // a registry without ranges starts from the beginning again
+    return CheckRangeAnswer(head, head.status == 200 ? 0 : offset, 0);
+  });
+  Status sink_status;
+  ExchangeResult result = Run(std::move(request), pipe, attempt, [&](Exchange& exchange) {
+    for (;;) {
+      std::vector<uint8_t> piece = pipe->Take(exchange, attempt.deadline);
+      if (piece.empty()) return;
+      std::span<const uint8_t> fresh(piece);
+      uint64_t known = std::min<uint64_t>(*skip, fresh.size());
+      *skip -= known;
+      fresh = fresh.subspan(known);
+      if (fresh.empty()) continue;
+      hasher.Update(fresh);
+      sink_status = sink(fresh);
+      if (!sink_status.ok()) return exchange.Cancel();
+      offset += fresh.size();
+      attempt.progress = true;
+      attempt.deadline = std::chrono::steady_clock::now() + request_deadline();
+    }
+  });
+  if (!sink_status.ok()) result.status = sink_status;
+  return result;
+}
+
+Status ClientImpl::GetBlob(const Reference& ref, const Digest& digest,
+                           const std::function<Status(std::span<const uint8_t>)>& sink) {
+  uint64_t offset = 0;
+  bool sink_failed = false;
+  Sha256 hasher;
+  auto watched = [&](std::span<const uint8_t> data) {
+    Status status = sink(data);
+    sink_failed = !status.ok();
+    return status;
+  };
+  Status sink_status;
+  Status status = WithRetries(INT32_MAX, [&](Attempt& attempt) {
+    ExchangeResult result = DownloadOnce(ref, digest, offset, hasher, watched, attempt);
+    if (!sink_failed) return result;
+    sink_status = result.status;  // the caller's own, whatever its code: no reason for another try
+    result.status = CancelledError("the receiver stopped");
+    return result;
+  });
+  if (sink_failed) return sink_status;
+  HR_RETURN_IF_ERROR(status);
+  Digest found = hasher.Finish();
+  if (found != digest) {
+    return DataLossError(Prefix(ref) + ": blob " + digest.ToString() + ": the " + std::to_string(offset) +
+                         " bytes that came have digest " + found.ToString());
+  }
+  return OkStatus();
+}
+
+}  // namespace headrace::registry

@@ -1,0 +1,279 @@
+#include "fusefs/registry/exchange.h"
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "fusefs/base/text.h"
+#include "fusefs/registry/limits.h"
+
+namespace headrace::registry {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+bool IsRedirect(int status) { return status == 301 || status == 302 || status == 303 || status == 307 || status == 308; }
+// How stores refuse presigned URLs that have expired.
+bool IsExpired(int status) { return status == 401 || status == 403 || status == 404 || status == 410; }
+
+std::string_view HttpStatusName(int status) {
+  switch (status) {
+    case 400: return " Bad Request";
+    case 401: return " Unauthorized";
+    case 403: return " Forbidden";
+    case 404: return " Not Found";
+    case 416: return " Range Not Satisfiable";
+    case 429: return " Too Many Requests";
+    case 500: return " Internal Server Error";
+    case 502: return " Bad Gateway";
+    case 503: return " Service Unavailable";
+    case 504: return " Gateway Timeout";
+    default: return "";
+  }
+}
+
+// Part of an Authorization value that is the secret.
+std::string_view SecretOf(std::string_view authorization) {
+  size_t space = authorization.find(' ');
+  return space == std::string_view::npos ? authorization : authorization.substr(space + 1);
+}
+
+}  // namespace
+
+size_t ExchangeHandler::OnSend(std::span<uint8_t>) { return HttpHandler::kSendStop; }
+
+std::optional<Url> RedirectCache::Find(const std::string& key) {
+  auto found = entries_.find(key);
+  if (found == entries_.end()) return std::nullopt;
+  if (Clock::now() < found->second.expiry) return found->second.url;
+  entries_.erase(found);
+  return std::nullopt;
+}
+
+void RedirectCache::Store(const std::string& key, const Url& url) {
+  if (entries_.size() >= kRedirectCacheMax) {
+    const auto now = Clock::now();
+    std::erase_if(entries_, [now](const auto& item) { return item.second.expiry <= now; });
+    if (entries_.size() >= kRedirectCacheMax) entries_.clear();  // costs one redirect each
+  }
+  entries_[key] = {url, Clock::now() + kRedirectLifetime};
+}
+
+bool ExchangeContext::PlainHttp(std::string_view host) const {
+  const std::string_view name = host.substr(0, host.rfind(':'));
+  return IsLoopbackHost(host) || std::any_of(plain_http_hosts.begin(), plain_http_hosts.end(), [&](const std::string& listed) {
+           return listed == host || listed == name;
+         });
+}
+
+StatusCode CodeOfHttpStatus(int status) {
+  switch (status) {
+    case 400:
+    case 405:
+    case 406:
+    case 415:
+      return StatusCode::kInvalidArgument;
+    case 401:
+      return StatusCode::kUnauthenticated;
+    case 403:
+      return StatusCode::kPermissionDenied;
+    case 404:
+    case 410:
+      return StatusCode::kNotFound;
+    case 408:
+    case 425:
+      return StatusCode::kUnavailable;
+    case 416:
+      return StatusCode::kOutOfRange;
+    case 429:
+      return StatusCode::kResourceExhausted;
+    case 501:
+      return StatusCode::kUnimplemented;
+    default:
+      return status >= 500 ? StatusCode::kUnavailable : StatusCode::kFailedPrecondition;
+  }
+}
+
+std::string ErrorDetail(std::string_view body) {
+  auto json = nlohmann::json::parse(body, nullptr, false);
+  if (!json.is_object()) return "";
+  auto errors = json.find("errors");
+  if (errors == json.end() || !errors->is_array() || errors->empty() || !errors->front().is_object()) return "";
+  std::string out;
+  for (const char* name : {"code", "message"}) {
+    auto found = errors->front().find(name);
+    if (found == errors->front().end() || !found->is_string()) continue;
+    out += (out.empty() ? "" : ": ") + found->get<std::string>();
+  }
+  return CleanText(out, kErrorDetailBytesMax);
+}
+
+std::optional<std::chrono::milliseconds> ParseRetryAfter(const HttpHead& head) {
+  const std::string* value = head.Find("retry-after");
+  Result<uint64_t> seconds = value != nullptr ? ParseU64(*value) : Result<uint64_t>(NotFoundError(""));
+  if (!seconds.ok()) return std::nullopt;
+  return std::chrono::seconds(static_cast<int64_t>(std::min<uint64_t>(*seconds, kRetryAfterMax.count())));
+}
+
+std::shared_ptr<Exchange> Exchange::Start(ExchangeContext& context, ExchangeRequest request,
+                                          std::shared_ptr<ExchangeHandler> handler) {
+  std::shared_ptr<Exchange> exchange(new Exchange(context, std::move(request), std::move(handler)));
+  context.engine->Post([exchange] { exchange->Begin(); });
+  return exchange;
+}
+
+void Exchange::Cancel() {
+  context_.engine->Post([self = shared_from_this()] {
+    self->cancelled_ = true;
+    self->context_.engine->Cancel(self->id_);
+  });
+}
+
+void Exchange::Resume() {
+  context_.engine->Post([self = shared_from_this()] { self->context_.engine->Resume(self->id_); });
+}
+
+void Exchange::Begin() {
+  url_ = request_.target.value_or(request_.url);
+  from_cache_ = false;
+  if (!request_.redirect_key.empty()) {
+    if (std::optional<Url> cached = context_.redirects->Find(request_.redirect_key)) {
+      url_ = std::move(*cached);
+      from_cache_ = true;
+    }
+  }
+  authorization_ = context_.authenticator->Cached(request_.auth);
+  Send();
+}
+
+void Exchange::Send() {
+  if (cancelled_) return Finish(CancelledError("cancelled"));
+  HttpRequest http;
+  http.method = request_.method;
+  http.url = url_;
+  http.headers = request_.headers;
+  http.bulk = request_.bulk;
+  if (AtRegistry() && !authorization_.empty()) http.headers.push_back("Authorization: " + authorization_);
+  if (request_.body) http.upload_bytes = request_.body->size();
+  if (request_.stream_bytes) http.upload_bytes = request_.stream_bytes;
+  body_sent_ = 0;
+  error_body_.clear();
+  enough_ = false;
+  head_ = {};
+  mode_ = Mode::kError;
+  id_ = context_.engine->Start(std::move(http), shared_from_this());
+}
+
+Exchange::Mode Exchange::Classify(const HttpHead& head) {
+  if (head.status >= 200 && head.status < 300) return Mode::kDeliver;
+  if (from_cache_ && IsExpired(head.status) && !redirect_renewed_) return Mode::kRenewRedirect;
+  if (head.status == 401 && AtRegistry() && !authorization_renewed_) return Mode::kRenewAuthorization;
+  if (IsRedirect(head.status) && request_.follow_redirects) return Mode::kRedirect;
+  return Mode::kError;
+}
+
+HttpHandler::Flow Exchange::OnHead(const HttpHead& head) {
+  head_ = head;
+  mode_ = Classify(head);
+  if (mode_ != Mode::kDeliver) {
+    enough_ = head.content_length.value_or(0) > kErrorBodyBytesMax;
+    return enough_ ? Flow::kStop : Flow::kContinue;
+  }
+  refused_ = handler_->OnAnswer(head);
+  return refused_.ok() ? Flow::kContinue : Flow::kStop;
+}
+
+HttpHandler::Flow Exchange::OnBody(std::span<const uint8_t> data) {
+  if (mode_ == Mode::kDeliver) return handler_->OnBody(data);
+  if (error_body_.size() + data.size() > kErrorBodyBytesMax) {
+    enough_ = true;
+    return Flow::kStop;
+  }
+  error_body_.append(reinterpret_cast<const char*>(data.data()), data.size());
+  return Flow::kContinue;
+}
+
+size_t Exchange::OnSend(std::span<uint8_t> buffer) {
+  if (!request_.body) return handler_->OnSend(buffer);
+  size_t n = std::min(buffer.size(), request_.body->size() - body_sent_);
+  std::copy_n(request_.body->data() + body_sent_, n, reinterpret_cast<char*>(buffer.data()));
+  body_sent_ += n;
+  return n;
+}
+
+void Exchange::OnDone(Status status) {
+  id_ = 0;
+  // Of an answer that is no success the head decides; the body is only words for people, and may fail to come (the distribution registry
+  // announces the whole blob's length with its 416 and sends nothing).
+  const bool ended_by_us = status.code() == StatusCode::kCancelled && !enough_;
+  const bool answered = head_.status != 0 && mode_ != Mode::kDeliver && !cancelled_ && !ended_by_us;
+  if (!answered) return Finish(refused_.ok() ? std::move(status) : refused_);
+  switch (mode_) {
+    case Mode::kRedirect:
+      return FollowRedirect();
+    case Mode::kRenewAuthorization:
+      return RenewAuthorization();
+    case Mode::kRenewRedirect:
+      redirect_renewed_ = true;
+      context_.redirects->Drop(request_.redirect_key);
+      return Begin();
+    case Mode::kError:
+    case Mode::kDeliver:
+      return Finish(HttpError());
+  }
+}
+
+void Exchange::FollowRedirect() {
+  const std::string* location = head_.Find("location");
+  if (++redirects_ > kRedirectsMax) return Finish(FailedPreconditionError("more than 10 redirects"));
+  Result<Url> target = location != nullptr ? Url::Resolve(url_, *location) : InvalidArgumentError("there is no Location");
+  if (!target.ok()) return Finish(target.status().Annotate("redirect"));
+  if (url_.scheme == "https" && target->scheme == "http" && !context_.PlainHttp(target->host)) {
+    return Finish(FailedPreconditionError("is redirected from https to plain http at " + CleanText(target->host, 100) +
+                                          ", which is not allowed for that host"));
+  }
+  url_ = std::move(*target);
+  from_cache_ = false;
+  if (!request_.redirect_key.empty()) context_.redirects->Store(request_.redirect_key, url_);
+  Send();
+}
+
+void Exchange::RenewAuthorization() {
+  authorization_renewed_ = true;
+  auto done = [self = shared_from_this()](Result<std::string> authorization) {
+    if (!authorization.ok()) {
+      // What failed is the authentication; a 401 without a way to get in stays a 401 for the caller.
+      return self->Finish(authorization.status().Annotate("HTTP 401 Unauthorized"));
+    }
+    if (self->request_.stream_bytes) {  // its body cannot be sent again from here
+      return self->Finish(UnavailableError("the authorization had expired and was renewed; send it again"));
+    }
+    self->authorization_ = std::move(*authorization);
+    self->Send();
+  };
+  context_.authenticator->Authorize(request_.auth, head_.FindAll("www-authenticate"), authorization_, std::move(done));
+}
+
+Status Exchange::HttpError() const {
+  std::string text = "HTTP " + std::to_string(head_.status) + std::string(HttpStatusName(head_.status));
+  std::string detail = ErrorDetail(error_body_);
+  if (!authorization_.empty() && detail.find(SecretOf(authorization_)) != std::string::npos) detail.clear();
+  if (!detail.empty()) text += ": " + detail;
+  if (head_.status == 401) text += ": the credentials were refused; log in again";
+  if (head_.status == 403) text += ": the credentials do not allow this, or the place does not exist";
+  return {CodeOfHttpStatus(head_.status), text};
+}
+
+void Exchange::Finish(Status status) {
+  if (handler_ == nullptr) return;
+  ExchangeResult result;
+  result.http_status = head_.status;
+  result.retry_after = ParseRetryAfter(head_);
+  const bool elsewhere = !url_.host.empty() && !AtRegistry();
+  if (elsewhere && !status.ok()) context_.redirects->Drop(request_.redirect_key);
+  const std::string where = elsewhere ? request_.what + ": redirected to " + CleanText(url_.host, 100) : request_.what;
+  result.status = status.Annotate(where);
+  std::shared_ptr<ExchangeHandler> handler = std::move(handler_);
+  handler->OnDone(std::move(result));
+}
+
+}  // namespace headrace::registry

@@ -1,0 +1,133 @@
+// Exchange: one request to a registry, with authentication and redirects followed: what a caller of a registry means by "one attempt".
+//
+// A 401 of the registry renews the authorization once; redirects are followed (10 at most), credentials go to the registry's own origin
+// only; the target of a blob's redirect is remembered for a minute and asked for again when it is refused. Other failures end it; retries
+// over time are the caller's (retry.h).
+// Threads: Start from any thread; all else, handlers included, on the network thread; nothing blocks.
+#ifndef HEADRACE_FUSEFS_REGISTRY_EXCHANGE_H_
+#define HEADRACE_FUSEFS_REGISTRY_EXCHANGE_H_
+
+#include <chrono>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "fusefs/base/status.h"
+#include "fusefs/registry/authenticator.h"
+#include "fusefs/registry/http_engine.h"
+#include "fusefs/registry/url.h"
+
+namespace headrace::registry {
+
+// Where blobs were redirected to. Network thread only.
+class RedirectCache {
+ public:
+  std::optional<Url> Find(const std::string& key);
+  void Store(const std::string& key, const Url& url);
+  void Drop(const std::string& key) { entries_.erase(key); }
+
+ private:
+  struct Entry {
+    Url url;
+    std::chrono::steady_clock::time_point expiry;
+  };
+  std::map<std::string, Entry> entries_;
+};
+
+// What all exchanges of a client share; outlives the engine's last call of a handler.
+struct ExchangeContext {
+  HttpEngine* engine = nullptr;
+  Authenticator* authenticator = nullptr;
+  RedirectCache* redirects = nullptr;
+  std::vector<std::string> plain_http_hosts;
+
+  bool PlainHttp(std::string_view host) const;  // "host[:port]" may be spoken to without TLS
+};
+
+struct ExchangeRequest {
+  std::string method = "GET";
+  AuthTarget auth;
+  Url url;                               // of the registry; its origin is the one that gets credentials
+  std::optional<Url> target;             // where to begin instead (the Location of an upload)
+  std::string what;                      // for errors: "registry h: repository r: blob d"
+  std::vector<std::string> headers;
+  std::optional<std::string> body;       // sent again as often as needed
+  std::optional<uint64_t> stream_bytes;  // or a body that the handler's OnSend gives, once
+  bool bulk = false;
+  bool follow_redirects = true;
+  std::string redirect_key;              // remember the redirect under this; "" = do not
+};
+
+struct ExchangeResult {
+  Status status;
+  int http_status = 0;  // 0: no answer
+  std::optional<std::chrono::milliseconds> retry_after;
+};
+
+class ExchangeHandler {
+ public:
+  virtual ~ExchangeHandler() = default;
+  // The final answer, 2xx. An error ends the exchange with it.
+  virtual Status OnAnswer(const HttpHead& head) = 0;
+  virtual HttpHandler::Flow OnBody(std::span<const uint8_t> data) = 0;
+  virtual size_t OnSend(std::span<uint8_t> buffer);
+  virtual void OnDone(ExchangeResult result) = 0;
+};
+
+class Exchange : public HttpHandler, public std::enable_shared_from_this<Exchange> {
+ public:
+  static std::shared_ptr<Exchange> Start(ExchangeContext& context, ExchangeRequest request,
+                                         std::shared_ptr<ExchangeHandler> handler);
+  void Cancel();  // any thread; OnDone follows
+  void Resume();  // any thread; after OnBody or OnSend paused
+
+ private:
+  enum class Mode { kDeliver, kRedirect, kRenewAuthorization, kRenewRedirect, kError };
+
+  Exchange(ExchangeContext& context, ExchangeRequest request, std::shared_ptr<ExchangeHandler> handler)
+      : context_(context), request_(std::move(request)), handler_(std::move(handler)) {}
+  void Begin();
+  void Send();
+  Mode Classify(const HttpHead& head);
+  void FollowRedirect();
+  void RenewAuthorization();
+  void Finish(Status status);
+  Status HttpError() const;
+  bool AtRegistry() const { return url_.origin() == request_.url.origin(); }
+
+  Flow OnHead(const HttpHead& head) override;
+  Flow OnBody(std::span<const uint8_t> data) override;
+  size_t OnSend(std::span<uint8_t> buffer) override;
+  void OnDone(Status status) override;
+
+  ExchangeContext& context_;
+  const ExchangeRequest request_;
+  std::shared_ptr<ExchangeHandler> handler_;  // nullptr after its OnDone
+  HttpEngine::Id id_ = 0;
+  Url url_;
+  std::string authorization_;
+  bool from_cache_ = false;  // url_ is a remembered redirect
+  bool cancelled_ = false;
+  int redirects_ = 0;
+  bool redirect_renewed_ = false;
+  bool authorization_renewed_ = false;
+  HttpHead head_;
+  Mode mode_ = Mode::kError;
+  Status refused_;          // by the handler
+  std::string error_body_;  // of answers that are not delivered
+  bool enough_ = false;     // of error_body_; the transfer was stopped
+  size_t body_sent_ = 0;
+};
+
+// Status code of an HTTP status code that is an error.
+StatusCode CodeOfHttpStatus(int status);
+// The words in a registry's error answer ({"errors":[{"code","message"}]}), cleaned; "" if none.
+std::string ErrorDetail(std::string_view body);
+// "Retry-After" in seconds (dates are not worth the trouble); cut to kRetryAfterMax.
+std::optional<std::chrono::milliseconds> ParseRetryAfter(const HttpHead& head);
+
+}  // namespace headrace::registry
+
+#endif  // HEADRACE_FUSEFS_REGISTRY_EXCHANGE_H_

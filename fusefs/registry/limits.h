@@ -1,0 +1,37 @@
+// Limits of everything that registries, token servers and configuration files may send us. Each number has its reason.
+#ifndef HEADRACE_FUSEFS_REGISTRY_LIMITS_H_
+#define HEADRACE_FUSEFS_REGISTRY_LIMITS_H_
+
+#include <chrono>
+#include <cstddef>
+#include <cstdint>
+
+namespace headrace::registry {
+
+inline constexpr size_t kReferenceBytesMax = 512;           // name 255 + tag 128 + digest 71 + separators
+inline constexpr size_t kNameBytesMax = 255;                // distribution/reference: host and repository together
+inline constexpr size_t kTagBytesMax = 128;                 // distribution-spec
+inline constexpr uint64_t kManifestBytesMax = 4ull << 20;   // what registries accept (distribution-spec 1.1, "pushing manifests")
+inline constexpr uint64_t kTokenAnswerBytesMax = 1ull << 20;
+inline constexpr size_t kTokenBytesMax = 32 << 10;          // a header line that servers still take
+inline constexpr size_t kErrorBodyBytesMax = 64 << 10;      // of an error answer; the rest is not read
+inline constexpr size_t kErrorDetailBytesMax = 200;         // of a server's words in our messages
+inline constexpr uint64_t kDockerConfigBytesMax = 1ull << 20;
+inline constexpr size_t kUrlBytesMax = 16 << 10;            // presigned URLs are 1 - 4 KiB
+inline constexpr size_t kHeadBytesMax = 128 << 10;          // all header lines of one answer
+inline constexpr int kRedirectsMax = 10;
+inline constexpr size_t kRedirectCacheMax = 4096;           // blobs
+inline constexpr size_t kTokenCacheMax = 1024;              // (host, repository, scope)
+inline constexpr std::chrono::seconds kRedirectLifetime{60};  // presigned URLs live minutes
+inline constexpr std::chrono::seconds kTokenLifetimeDefault{60};  // token specification: without expires_in
+inline constexpr std::chrono::hours kTokenLifetimeMax{24};
+inline constexpr size_t kRequestsWaitingMax = 65'536;       // more than that is a caller out of control
+inline constexpr uint64_t kStreamBufferBytes = 8ull << 20;  // between the network thread and a blocking caller
+inline constexpr std::chrono::milliseconds kRetryPauseMin{100};
+inline constexpr std::chrono::milliseconds kRetryPauseMax{10'000};
+inline constexpr std::chrono::seconds kRetryAfterMax{120};  // longer wishes are cut to this
+inline constexpr int kUploadAttemptsMax = 6;                // an upload starts anew each time
+
+}  // namespace headrace::registry
+
+#endif  // HEADRACE_FUSEFS_REGISTRY_LIMITS_H_
