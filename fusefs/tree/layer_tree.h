@@ -47,6 +47,7 @@ struct Directory {
   uint32_t first_child = 0;
   uint32_t child_count = 0;
   bool opaque = false;        // hides what the layers below have in it
+  bool anew = false;          // a whiteout of the same layer names it: opaque, and the metadata below is gone as well
 };
 
 class LayerTree {

@@ -349,7 +349,10 @@ void LayerTreeBuilder::MergeWhiteouts(LayerTree& tree) {
     size_t kept = 0;
     for (const Child& child : all) {
       if (kept > 0 && all[kept - 1].name() == child.name()) {
-        if (all[kept - 1].kind == ChildKind::kDir) tree.dirs_[all[kept - 1].target].opaque = true;
+        if (all[kept - 1].kind == ChildKind::kDir) {
+          Directory& made = tree.dirs_[all[kept - 1].target];
+          made.opaque = made.anew = true;
+        }
         continue;
       }
       all[kept++] = child;

@@ -34,26 +34,47 @@ struct Claim {
   uint16_t layer;
 };
 
-// Which of the claims on one name (top to bottom) have a share in the directory that the topmost of them is.
-// Returns whether something in between hides what is further below.
-bool CollectShares(const Chain& chain, std::span<const Claim> claims, Shares& shares) {
-  for (const Claim& claim : claims) {
-    if (claim.child->kind != ChildKind::kDir) return true;
-    shares.push_back({claim.layer, claim.child->target});
-    if (chain[claim.layer]->directory(claim.child->target).opaque) return true;
+// The layers' parts of one merged directory.
+struct Parts {
+  Shares shares;
+  bool opaque = false;        // something hides what is further below
+  Share meta{0, 0};           // whose metadata it has, if has_meta
+  bool has_meta = false;
+
+  // Adds the next lower one; false: what is below has no part in the directory any more.
+  bool Add(const Chain& chain, Share share) {
+    const Directory& dir = chain[share.layer]->directory(share.dir);
+    if (!opaque) shares.push_back(share);
+    // A tar that does not list the directory leaves it as it was; emptying it (opaque) leaves its metadata, too.
+    if (!has_meta && dir.entry != kNoEntry) {
+      meta = share;
+      has_meta = true;
+    }
+    opaque = opaque || dir.opaque;
+    return !dir.anew && !(opaque && has_meta);
   }
-  return false;
+};
+
+// The directory that the topmost of the claims on one name (top to bottom) is.
+Parts CollectParts(const Chain& chain, std::span<const Claim> claims) {
+  Parts parts;
+  for (const Claim& claim : claims) {
+    if (claim.child->kind != ChildKind::kDir) {
+      parts.opaque = true;
+      break;
+    }
+    if (!parts.Add(chain, {claim.layer, claim.child->target})) break;
+  }
+  return parts;
 }
 
-// Shares of the root in the lowest `levels` layers.
-Shares RootShares(const Chain& chain, size_t levels, bool& opaque) {
-  Shares shares;
-  opaque = false;
-  for (size_t i = levels; i-- > 0 && !opaque;) {
-    shares.push_back({static_cast<uint16_t>(i), kRootDir});
-    opaque = chain[i]->directory(kRootDir).opaque;
+// The root of the lowest `levels` layers.
+Parts RootParts(const Chain& chain, size_t levels) {
+  Parts parts;
+  for (size_t i = levels; i-- > 0;) {
+    if (!parts.Add(chain, {static_cast<uint16_t>(i), kRootDir})) break;
   }
-  return shares;
+  return parts;
 }
 
 }  // namespace
@@ -68,11 +89,10 @@ class ViewBuilder {
  private:
   // A directory that was met and is still to be numbered and merged.
   struct Pending {
-    Shares shares;
+    Parts parts;
     uint32_t parent = 0;
     size_t child_slot = SIZE_MAX;  // where its number is to be written
-    bool opaque = false;
-    bool below_opaque = false;     // it, or a directory above it, is opaque
+    bool hidden_below = false;     // it, or a directory above it, is opaque
   };
 
   ViewDirectory Describe(const Pending& pending) const;
@@ -93,20 +113,17 @@ class ViewBuilder {
 ViewDirectory ViewBuilder::Describe(const Pending& pending) const {
   ViewDirectory dir;
   dir.parent = pending.parent;
-  dir.opaque = keep_ && pending.opaque;
-  for (const Share& share : pending.shares) {
-    const uint32_t entry = chain_[share.layer]->directory(share.dir).entry;
-    if (entry == kNoEntry) continue;  // not in the tar: the metadata of the next lower one stays
-    dir.entry = entry;
-    dir.layer = share.layer;
-    break;
+  dir.opaque = keep_ && pending.parts.opaque;
+  if (pending.parts.has_meta) {
+    dir.layer = pending.parts.meta.layer;
+    dir.entry = chain_[dir.layer]->directory(pending.parts.meta.dir).entry;
   }
   return dir;
 }
 
 Status ViewBuilder::MergeNames(const Pending& pending, std::vector<ViewChild>& out, std::vector<Pending>& found) {
   std::vector<Cursor> heap;
-  for (const Share& share : pending.shares) {
+  for (const Share& share : pending.parts.shares) {
     std::span<const Child> all = chain_[share.layer]->children(share.dir);
     if (!all.empty()) heap.push_back({all.data(), all.data() + all.size(), share.layer});
   }
@@ -141,14 +158,14 @@ Status ViewBuilder::TakeName(const Pending& pending, std::span<const Claim> clai
   }
   switch (top.child->kind) {
     case ChildKind::kWhiteout:
-      if (!keep_ || pending.below_opaque) return OkStatus();
+      if (!keep_ || pending.hidden_below) return OkStatus();
       child.kind = NodeKind::kWhiteout;
       break;
     case ChildKind::kDir: {
       child.kind = NodeKind::kDir;
       Pending below;
-      below.opaque = CollectShares(chain_, claims, below.shares);
-      below.below_opaque = below.opaque || pending.below_opaque;
+      below.parts = CollectParts(chain_, claims);
+      below.hidden_below = below.parts.opaque || pending.hidden_below;
       below.child_slot = out.size();
       found.push_back(std::move(below));
       break;
@@ -187,13 +204,12 @@ Result<Claim> ViewBuilder::FollowLowerLink(Claim claim) {
 
 // What the lowest `levels` layers show under that path.
 Claim ViewBuilder::FindBelow(size_t levels, std::string_view path) {
-  bool opaque = false;
-  Shares shares = RootShares(chain_, levels, opaque);
+  Parts parts = RootParts(chain_, levels);
   while (true) {
     const size_t slash = path.find('/');
     std::string_view name = path.substr(0, slash);
     std::vector<Claim> claims;
-    for (const Share& share : shares) {
+    for (const Share& share : parts.shares) {
       ++searches_;
       const Child* child = chain_[share.layer]->Find(share.dir, name);
       if (child != nullptr) claims.push_back({child, share.layer});
@@ -201,16 +217,15 @@ Claim ViewBuilder::FindBelow(size_t levels, std::string_view path) {
     if (claims.empty() || searches_ > limits::kLinkSearchesMax) return {nullptr, 0};
     if (slash == std::string_view::npos) return claims.front();
     if (claims.front().child->kind != ChildKind::kDir) return {nullptr, 0};
-    shares.clear();
-    CollectShares(chain_, claims, shares);
+    parts = CollectParts(chain_, claims);
     path = path.substr(slash + 1);
   }
 }
 
 Status ViewBuilder::Run(MergedView& view) {
   std::vector<Pending> stack(1);
-  stack[0].shares = RootShares(chain_, chain_.size(), stack[0].opaque);
-  stack[0].below_opaque = stack[0].opaque;
+  stack[0].parts = RootParts(chain_, chain_.size());
+  stack[0].hidden_below = stack[0].parts.opaque;
   std::vector<Pending> found;
   while (!stack.empty()) {
     Pending pending = std::move(stack.back());
@@ -238,7 +253,7 @@ Status ViewBuilder::Run(MergedView& view) {
 
 Result<ViewDirectory> ViewBuilder::RunRoot() {
   Pending root;
-  root.shares = RootShares(chain_, chain_.size(), root.opaque);
+  root.parts = RootParts(chain_, chain_.size());
   std::vector<ViewChild> names;
   std::vector<Pending> found;
   HR_RETURN_IF_ERROR(MergeNames(root, names, found));
