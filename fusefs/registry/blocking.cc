@@ -75,11 +75,10 @@ ExchangeResult WaitingHandler::Await(Exchange& exchange, Deadline deadline) {
 
 Status Collector::OnAnswer(const HttpHead& head) {
   head_ = head;
-  if (head.content_length.value_or(0) > bytes_max_ && bytes_max_ > 0) {
-    return FailedPreconditionError("an answer of " + std::to_string(*head.content_length) + " bytes is larger than the limit of " +
-                                   std::to_string(bytes_max_));
-  }
-  return check_ ? check_(head) : OkStatus();
+  if (check_) HR_RETURN_IF_ERROR(check_(head));
+  if (bytes_max_ == 0 || head.content_length.value_or(0) <= bytes_max_) return OkStatus();
+  return FailedPreconditionError("an answer of " + std::to_string(*head.content_length) + " bytes is larger than the limit of " +
+                                 std::to_string(bytes_max_));
 }
 
 HttpHandler::Flow Collector::OnBody(std::span<const uint8_t> data) {
