@@ -1,0 +1,148 @@
+// Goal: no damage of a map makes the store give bytes that were not written: every byte of a small map is changed in every bit and to
+// every interesting value; what the store then calls present or sealed must be what was present or sealed. Golden bytes of the format.
+#include "fusefs/cache/map_format.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "fusefs/base/file.h"
+#include "test/cache/store_fixture.h"
+
+namespace headrace::cache {
+namespace {
+
+class MapCorruptionTest : public StoreTest {
+ protected:
+  // Chunk 1 is written, the others are not, in boot-1.
+  std::string OneChunkWritten() {
+    Write(*Open(), 1);
+    auto map = ReadFile(Path(".map"), 1 << 20);
+    EXPECT_OK(map);
+    return *map;
+  }
+  void PutMap(const std::string& bytes) { Put(".map", bytes); }
+  void Put(const std::string& extension, const std::string& bytes) {
+    ::unlink(Path(extension).c_str());  // a new file: cutting one to nothing makes ext4 flush it
+    auto fd = OpenFile(Path(extension), O_WRONLY | O_CREAT | O_EXCL);
+    ASSERT_OK(fd);
+    ASSERT_OK(WriteFull(fd->get(), {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}));
+  }
+  // The chunk holds its bytes, or the store does not claim it. Nothing is believed that was not written.
+  void ExpectNoLies() {
+    auto result = store_->Open(spec_);
+    ASSERT_OK(result);
+    ContentFile& file = **result;
+    EXPECT_FALSE(file.sealed());
+    for (uint32_t i : {0u, 2u, 3u}) EXPECT_NE(file.state(i), ChunkState::kPresent) << i;
+    if (file.state(1) == ChunkState::kPresent) ExpectChunk(file, 1);
+  }
+};
+
+TEST_F(MapCorruptionTest, EveryChangedByteOfAMap) {
+  const std::string good = OneChunkWritten();
+  ASSERT_EQ(good.size(), MapSize(kChunks));
+  auto data = ReadFile(Path(".data"), 1 << 20);
+  ASSERT_OK(data);
+  for (size_t at = 0; at < good.size(); ++at) {
+    for (const int flip : {0x01, 0x80, 0xff, 0x10}) {
+      std::string bad = good;
+      bad[at] = static_cast<char>(bad[at] ^ flip);
+      PutMap(bad);
+      Put(".data", *data);
+      SCOPED_TRACE("byte " + std::to_string(at) + " xor " + std::to_string(flip));
+      ExpectNoLies();
+    }
+  }
+}
+
+TEST_F(MapCorruptionTest, EveryLengthOfAMap) {
+  const std::string good = OneChunkWritten();
+  auto data = ReadFile(Path(".data"), 1 << 20);
+  ASSERT_OK(data);
+  for (size_t length = 0; length < good.size() + 9; ++length) {
+    std::string bad = good;
+    bad.resize(length, '\1');
+    PutMap(bad);
+    Put(".data", *data);
+    ExpectNoLies();
+  }
+}
+
+TEST_F(MapCorruptionTest, ChangedBytesOfASealedMap) {
+  {
+    auto file = Open();
+    WriteAll(*file);
+    ASSERT_TRUE(WaitForSeal(*file));
+  }
+  auto good = ReadFile(Path(".map"), 1 << 20);
+  auto data = ReadFile(Path(".data"), 1 << 20);
+  ASSERT_OK(good);
+  ASSERT_OK(data);
+  Reboot("boot-2");
+  for (size_t at = 0; at < kMapMarksOffset; ++at) {
+    std::string bad = *good;
+    bad[at] = static_cast<char>(bad[at] ^ 0x20);
+    PutMap(bad);
+    Put(".data", *data);
+    auto file = Open();
+    ASSERT_TRUE(file);
+    EXPECT_FALSE(file->sealed()) << at;
+    for (uint32_t i = 0; i < kChunks; ++i) EXPECT_NE(file->state(i), ChunkState::kPresent) << at;
+  }
+}
+
+TEST_F(MapCorruptionTest, AMapOfAnotherContentIsNotBelieved) {
+  const std::string good = OneChunkWritten();
+  spec_.id = Digest::Of("other");
+  Open();  // makes the directory
+  PutMap(good);
+  EXPECT_EQ(Open()->state(1), ChunkState::kAbsent);
+}
+
+TEST_F(MapCorruptionTest, AnUnknownVersionIsBegunAnew) {
+  std::string map = OneChunkWritten();
+  map[8] = 2;
+  PutMap(map);
+  auto file = Open();
+  EXPECT_EQ(file->state(1), ChunkState::kAbsent);
+  Write(*file, 1);
+  ExpectChunk(*file, 1);
+}
+
+// Golden: the bytes that README.md of fusefs/cache specifies.
+TEST(MapFormatTest, GoldenBytes) {
+  ContentSpec spec;
+  spec.id = Digest::Of("a");
+  spec.file_digest = Digest::Of("b");
+  spec.size = 0x0102030405;
+  spec.chunk_count = 0x0607;
+  const MapHeader header = EncodeHeader(spec);
+  EXPECT_EQ(std::string(header.begin(), header.begin() + 8), "HRCMAP\r\n");
+  const std::vector<uint8_t> numbers(header.begin() + 8, header.begin() + 24);
+  EXPECT_EQ(numbers, std::vector<uint8_t>({1, 0, 0, 0, 7, 6, 0, 0, 5, 4, 3, 2, 1, 0, 0, 0}));
+  EXPECT_TRUE(std::equal(header.begin() + 24, header.begin() + 56, spec.id.bytes().begin()));
+  EXPECT_TRUE(std::equal(header.begin() + 56, header.begin() + 88, spec.file_digest.bytes().begin()));
+  Sha256 sha;
+  sha.Update(spec.id.bytes());
+  sha.Update(std::span(header).first(120));
+  const Digest sum = sha.Finish();
+  EXPECT_TRUE(std::equal(header.begin() + 120, header.end(), sum.bytes().begin()));
+  EXPECT_TRUE(HeaderMatches(header, spec));
+  const MapSeal seal = EncodeSeal(spec);
+  EXPECT_EQ(std::string(seal.begin(), seal.begin() + 8), "HRSEALED");
+  EXPECT_TRUE(SealMatches(seal, spec));
+  spec.size += 1;
+  EXPECT_FALSE(HeaderMatches(header, spec));
+  EXPECT_FALSE(SealMatches(seal, spec));
+}
+
+TEST(MapFormatTest, MarksDifferByContentBootAndIndex) {
+  const uint64_t a = MarkSeed(Digest::Of("a"), "boot-1");
+  EXPECT_NE(a, MarkSeed(Digest::Of("a"), "boot-2"));
+  EXPECT_NE(a, MarkSeed(Digest::Of("b"), "boot-1"));
+  EXPECT_NE(MarkOf(a, 0), MarkOf(a, 1));
+  EXPECT_NE(MarkOf(a, 0), 0u);
+}
+
+}  // namespace
+}  // namespace headrace::cache
