@@ -1,0 +1,121 @@
+// Decompressor: every compression that a layer may have, any split of the input, and no damage passes unseen.
+#include "fusefs/format/decompress.h"
+
+#include <gtest/gtest.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include "fusefs/format/bytes.h"
+#include "test/format/layer_fixture.h"
+#include "test/support/matchers.h"
+#include "test/support/temp_dir.h"
+
+namespace headrace::format::test {
+namespace {
+
+std::string Gzip(const std::string& data) {
+  z_stream stream{};
+  EXPECT_EQ(deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  std::string out(deflateBound(&stream, data.size()) + 64, '\0');
+  std::string in = data;
+  stream.next_in = reinterpret_cast<Bytef*>(in.data());
+  stream.avail_in = static_cast<uInt>(in.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+std::string Zstd(const std::string& data) {
+  std::string out(ZSTD_compressBound(data.size()), '\0');
+  out.resize(ZSTD_compress(out.data(), out.size(), data.data(), data.size(), 3));
+  return out;
+}
+
+Result<std::string> Inflate(const std::string& in, size_t piece) {
+  std::string out;
+  auto d = Decompressor::Create([&](std::span<const uint8_t> bytes) {
+    out += AsText(bytes);
+    return OkStatus();
+  });
+  for (size_t at = 0; at < in.size(); at += piece) {
+    HR_RETURN_IF_ERROR(d->Write(AsBytes(in).subspan(at, std::min(piece, in.size() - at))));
+  }
+  HR_RETURN_IF_ERROR(d->Finish());
+  return out;
+}
+
+// Goal: each form comes out whole, whatever the pieces; members and frames in a row are one stream.
+TEST(DecompressorTest, EveryForm) {
+  std::mt19937_64 random(headrace::test::TestSeed());
+  const std::string a = RandomWeights(random, 700001);
+  const std::string b(900000, 'b');
+  const std::string skippable = SkippableHeader(kSkippableMagicChunked, 3) + "abc";
+  const std::pair<std::string, std::string> cases[] = {
+      {a, a}, {"", ""}, {"x", "x"}, {Gzip(a), a}, {Gzip(""), ""}, {Gzip(a) + Gzip(b) + Gzip("end"), a + b + "end"},
+      {Zstd(a), a}, {Zstd(""), ""}, {skippable + Zstd(a) + skippable + Zstd(b) + skippable, a + b}};
+  for (const auto& [in, want] : cases) {
+    for (size_t piece : {size_t{3}, size_t{4099}, size_t{1} << 26}) {
+      if (piece == 3 && in.size() > 100000) continue;
+      auto out = Inflate(in, piece);
+      ASSERT_OK(out);
+      EXPECT_TRUE(*out == want) << in.size() << " in pieces of " << piece;
+    }
+  }
+}
+
+// Goal: a layer of ours is a zstd stream like any other.
+TEST(DecompressorTest, OurOwnLayer) {
+  const std::string tar = TarFile("a", std::string(200000, 'a')) + TarEnd();
+  auto layer = MakeLayer(tar);
+  ASSERT_OK(layer);
+  auto out = Inflate(layer->blob, 1000);
+  ASSERT_OK(out);
+  EXPECT_TRUE(*out == tar);
+}
+
+// Goal: truncation at every length is an error (or, between members, an honest end), and so is garbage behind the end.
+TEST(DecompressorTest, TruncatedAndTrailing) {
+  for (const std::string& one : {Gzip("hello hello hello"), Zstd("hello hello hello")}) {
+    const std::string in = one + one;
+    for (size_t size = 2; size < in.size(); ++size) {
+      auto out = Inflate(in.substr(0, size), 1 << 20);
+      // The first bytes alone do not say what it is: they pass as a plain stream, as any tar reader will notice.
+      if (size < 4 && one[0] == '\x28') continue;
+      EXPECT_EQ(out.ok(), size == one.size()) << size;
+      if (!out.ok()) {
+        EXPECT_EQ(out.status().code(), StatusCode::kDataLoss);
+      }
+    }
+    EXPECT_CODE(Inflate(one + "garbage", 1 << 20), StatusCode::kDataLoss);
+  }
+  EXPECT_CODE(Inflate(std::string("\xFD" "7zXZ\0\0\0\0\0\0\0", 12), 100), StatusCode::kUnimplemented);
+}
+
+// Goal: a flipped bit in gzip (which has a checksum) is an error or harmless.
+TEST(DecompressorTest, FlippedBitsInGzip) {
+  const std::string in = Gzip("hello hello hello, this is text");
+  for (size_t bit = 0; bit < in.size() * 8; ++bit) {
+    std::string flipped = in;
+    flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ (1 << (bit % 8)));
+    if (bit < 16) continue;  // not gzip any more
+    auto out = Inflate(flipped, 1 << 20);
+    if (out.ok()) {
+      EXPECT_EQ(*out, "hello hello hello, this is text");
+    }
+  }
+}
+
+// Goal: an error of the sink stops everything and stays.
+TEST(DecompressorTest, SinkErrorIsReturned) {
+  const std::string in = Gzip(std::string(1 << 20, 'x'));
+  auto d = Decompressor::Create([](std::span<const uint8_t>) { return UnavailableError("full"); });
+  EXPECT_CODE(d->Write(AsBytes(in)), StatusCode::kUnavailable);
+  EXPECT_CODE(d->Write(AsBytes(in)), StatusCode::kUnavailable);
+  EXPECT_CODE(d->Finish(), StatusCode::kUnavailable);
+}
+
+}  // namespace
+}  // namespace headrace::format::test
