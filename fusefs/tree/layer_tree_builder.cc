@@ -92,6 +92,7 @@ Status LayerTreeBuilder::Add(uint32_t i) {
   std::string_view path = e.name;
   if (path.empty()) return AddRoot(i);
   if (path.size() > limits::kPathBytesMax) return Bad(i, "the path is longer than 4096 bytes");
+  if (path.front() == '/' || path.find("//") != std::string_view::npos) return Bad(i, "the path has an empty component");
   const size_t slash = path.rfind('/');
   std::string_view base = BaseName(path);
   HR_ASSIGN_OR_RETURN(const uint32_t parent, ParentOf(i, slash == std::string_view::npos ? "" : path.substr(0, slash)));

@@ -99,7 +99,7 @@ Result<std::shared_ptr<ViewSlot>> VfsImpl::TryMount(const MountSpec& spec) {
 
 Result<MountInfo> VfsImpl::AddMount(const MountSpec& spec) {
   Status status = CheckSpec(spec);
-  constexpr int kTriesMax = 3;  // Aborted: another AddMount of the same layer was faster; its tree is taken then
+  constexpr int kTriesMax = 16;  // Aborted: another AddMount of the same layer was faster; its tree is taken then
   for (int i = 0; status.ok() && i < kTriesMax; ++i) {
     Result<std::shared_ptr<ViewSlot>> view = TryMount(spec);
     if (view.ok()) return (*view)->Info();
