@@ -196,7 +196,8 @@ void FuseServerImpl::InvalidateMount(const std::string& id) {
 void FuseServerImpl::Stop() {
   if (stopped_) return;
   stopped_ = true;
-  if (options_.unmount_on_stop && !ended_.load()) {
+  // The workers still serve while the mount goes; its end is then no news.
+  if (!ended_.exchange(true) && options_.unmount_on_stop) {
     if (Status status = DetachMount(options_.mountpoint); !status.ok()) log::Warn("{}", status.ToString());
   }
   stopping_.store(true, std::memory_order_release);

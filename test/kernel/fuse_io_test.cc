@@ -256,7 +256,7 @@ TEST_F(FuseIoTest, OrdinarySignalDoesNotInterrupt) {
       file->Release();
     }
     ASSERT_TRUE(Eventually([&] { return ::waitpid(child, &status, WNOHANG) == child; })) << "the reader hangs";
-    if (!kill_it) EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    EXPECT_EQ(WIFEXITED(status) && WEXITSTATUS(status) == 0, !kill_it);
     file->Hold();
   }
 }
@@ -290,7 +290,9 @@ TEST_F(FuseIoTest, ConcurrentRandomReads) {
           size_t size = 1 + random() % (256 << 10);
           ASSERT_EQ(reader.Pread(size, static_cast<off_t>(offset)), bytes->substr(offset, size)) << name << " at " << offset;
         }
-        if (random() % 4 == 0) ASSERT_EQ(reader.Map(bytes->size(), MAP_SHARED), *bytes) << name;
+        if (random() % 4 == 0) {
+          ASSERT_EQ(reader.Map(bytes->size(), MAP_SHARED), *bytes) << name;
+        }
         if (t == 0 && i == 20) streamer.File("large")->Seal();
       }
     });

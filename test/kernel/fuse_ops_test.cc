@@ -105,7 +105,9 @@ class FuseReadOnlyTest : public FuseOpsTest, public ::testing::WithParamInterfac
 
 // Goal: every call that would change something is EROFS, also when somebody remounts the file system read-write.
 TEST_P(FuseReadOnlyTest, EveryChangeIsRefused) {
-  if (GetParam()) ASSERT_EQ(::mount(nullptr, mountpoint.c_str(), nullptr, MS_REMOUNT, nullptr), 0) << std::strerror(errno);
+  if (GetParam()) {
+    ASSERT_EQ(::mount(nullptr, mountpoint.c_str(), nullptr, MS_REMOUNT, nullptr), 0) << std::strerror(errno);
+  }
   const std::string file = Path("7/d/file"), dir_path = Path("7/d"), fresh = Path("7/d/new");
   EXPECT_EQ(OpenErrno("7/d/file", O_WRONLY), EROFS);
   EXPECT_EQ(OpenErrno("7/d/file", O_RDWR), EROFS);

@@ -157,7 +157,9 @@ TEST_F(InodeModesTest, OneModeAtATimeUnderRandomUse) {
         if (open.size() < 8 && random() % 2 == 0) {
           auto opened = modes.Open(node, contents[node]);
           for (const auto& [other, mode] : open) {
-            if (other == node) EXPECT_EQ(mode, opened.mode);
+            if (other == node) {
+              EXPECT_EQ(mode, opened.mode);
+            }
           }
           open.emplace_back(node, opened.mode);
         } else if (!open.empty()) {
