@@ -6,6 +6,7 @@
 #include <CLI/CLI.hpp>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "fusefs/base/status.h"
@@ -42,7 +43,13 @@ struct LayerArguments {
 void AddLayer(CLI::App& command, LayerArguments& arguments);
 Result<LayerParameters> ParseLayer(const LayerArguments& arguments);
 
+// "" is no platform.
+Result<std::optional<Platform>> ParsePlatform(const std::string& text);
+
 void AddBuild(CLI::App& app, Invocation& invocation);
+void AddConvert(CLI::App& app, Invocation& invocation);
+void AddInspect(CLI::App& app, Invocation& invocation);
+void AddVerify(CLI::App& app, Invocation& invocation);
 
 }  // namespace headrace::cli
 

@@ -129,7 +129,7 @@ class BlobCheck::Tar : public format::TarReader::Handler {
       : diff_id_(diff_id),
         findings_(findings),
         reader_(*this),
-        decompressor_([this](std::span<const uint8_t> tar) { return OnTar(tar); }) {
+        decompressor_(format::Decompressor::Create([this](std::span<const uint8_t> tar) { return OnTar(tar); })) {
     if (index == nullptr) return;
     compare_ = true;
     for (const Entry& entry : index->entries) toc_[entry.name].entry = &entry;
@@ -137,12 +137,12 @@ class BlobCheck::Tar : public format::TarReader::Handler {
 
   void Write(std::span<const uint8_t> data) {
     if (broken_) return;
-    if (Status s = decompressor_.Write(data); !s.ok()) Break(s);
+    if (Status s = decompressor_->Write(data); !s.ok()) Break(s);
   }
 
   void Finish() {
     if (!broken_) {
-      Status status = decompressor_.Finish();
+      Status status = decompressor_->Finish();
       if (status.ok()) status = reader_.Finish();
       if (!status.ok()) Break(status);
     }
@@ -218,7 +218,7 @@ class BlobCheck::Tar : public format::TarReader::Handler {
   Sha256 content_;
   uint64_t tar_size_ = 0;
   format::TarReader reader_;
-  format::Decompressor decompressor_;
+  std::unique_ptr<format::Decompressor> decompressor_;
 };
 
 BlobCheck::BlobCheck(const std::optional<Digest>& diff_id, const format::LayerIndex* index)

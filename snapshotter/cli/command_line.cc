@@ -88,6 +88,12 @@ Result<LayerParameters> ParseLayer(const LayerArguments& arguments) {
   return out;
 }
 
+Result<std::optional<Platform>> ParsePlatform(const std::string& text) {
+  if (text.empty()) return std::optional<Platform>();
+  HR_ASSIGN_OR_RETURN(Platform platform, Platform::Parse(text));
+  return std::optional<Platform>(std::move(platform));
+}
+
 int RunCommandLine(const std::vector<std::string>& arguments, const CommandIo& io) {
   CLI::App app(kDescription, "headrace");
   app.set_version_flag("--version", "headrace " HEADRACE_VERSION);
@@ -95,6 +101,9 @@ int RunCommandLine(const std::vector<std::string>& arguments, const CommandIo& i
   app.require_subcommand(0, 1);
   Invocation invocation;
   AddBuild(app, invocation);
+  AddConvert(app, invocation);
+  AddInspect(app, invocation);
+  AddVerify(app, invocation);
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants it
     app.parse(std::move(reversed));

@@ -219,13 +219,13 @@ class Converter {
     options.zstd_level = options_.layer.level;
     options.threads = threads;
     return MakeLayer(options, writer_->staging(), [&](const ByteSink& tar) -> Status {
-      format::Decompressor decompressor(tar);
+      const std::unique_ptr<format::Decompressor> decompressor = format::Decompressor::Create(tar);
       HR_RETURN_IF_ERROR(reader_->Blob(layer, [&](std::span<const uint8_t> data) -> Status {
         if (stop) return CancelledError("another layer failed");
         progress_.Done(data.size());
-        return decompressor.Write(data);
+        return decompressor->Write(data);
       }));
-      return decompressor.Finish();
+      return decompressor->Finish();
     });
   }
 

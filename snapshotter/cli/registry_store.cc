@@ -3,7 +3,9 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <chrono>
 #include <cstdlib>
+#include <optional>
 
 #include "fusefs/base/metrics.h"
 #include "fusefs/registry/client.h"
@@ -37,8 +39,13 @@ Result<std::string> DockerConfigPath(const StoreOptions& options) {
   return !path.empty() && ::access(path.c_str(), R_OK) == 0 ? path : std::string();
 }
 
-Result<std::unique_ptr<Session>> Connect(const Reference& reference, const StoreOptions& options) {
+// The first question to a registry fails soon, so that a mistyped name is not tried for minutes; later ones have the client's patience.
+constexpr std::chrono::seconds kFirstDeadline{15};
+
+Result<std::unique_ptr<Session>> Connect(const Reference& reference, const StoreOptions& options,
+                                         std::optional<std::chrono::milliseconds> deadline = std::nullopt) {
   registry::ClientOptions client;
+  if (deadline) client.request_deadline = *deadline;
   HR_ASSIGN_OR_RETURN(client.docker_config_path, DockerConfigPath(options));
   if (options.plain_http) client.plain_http_hosts.push_back(reference.host);
   auto session = std::make_unique<Session>();
@@ -46,20 +53,25 @@ Result<std::unique_ptr<Session>> Connect(const Reference& reference, const Store
   return session;
 }
 
+Result<Document> GetDocument(Session& session, const Reference& reference) {
+  HR_ASSIGN_OR_RETURN(registry::ManifestResponse response, session.client->GetManifest(reference));
+  return Document{std::move(response.body), std::move(response.media_type), response.digest};
+}
+
 class RegistryReader : public ImageReader {
  public:
-  RegistryReader(Reference reference, std::unique_ptr<Session> session)
-      : reference_(std::move(reference)), session_(std::move(session)) {}
+  RegistryReader(Reference reference, std::unique_ptr<Session> session, Document root)
+      : reference_(std::move(reference)), session_(std::move(session)), root_(std::move(root)) {}
   std::string name() const override { return reference_.ToString(); }
   const Reference* reference() const override { return &reference_; }
 
-  Result<Document> Root() override { return Get(reference_); }
+  Result<Document> Root() override { return root_; }
 
   Result<Document> Child(const Descriptor& descriptor) override {
     Reference child = reference_;
     child.tag.clear();
     child.digest = descriptor.digest;
-    HR_ASSIGN_OR_RETURN(Document document, Get(child));
+    HR_ASSIGN_OR_RETURN(Document document, GetDocument(*session_, child));
     if (document.body.size() != descriptor.size) {
       return DataLossError(child.ToString() + ": " + std::to_string(document.body.size()) +
                            " bytes, the index says " + std::to_string(descriptor.size));
@@ -85,13 +97,9 @@ class RegistryReader : public ImageReader {
  private:
   std::string Where(const Descriptor& d) const { return name() + ": blob " + d.digest.ToString(); }
 
-  Result<Document> Get(const Reference& reference) {
-    HR_ASSIGN_OR_RETURN(registry::ManifestResponse response, session_->client->GetManifest(reference));
-    return Document{std::move(response.body), std::move(response.media_type), response.digest};
-  }
-
   Reference reference_;
   std::unique_ptr<Session> session_;
+  const Document root_;
 };
 
 class RegistryWriter : public ImageWriter {
@@ -145,14 +153,20 @@ class RegistryWriter : public ImageWriter {
 }  // namespace
 
 Result<std::unique_ptr<ImageReader>> OpenRegistryReader(const Reference& reference, const StoreOptions& options) {
+  HR_ASSIGN_OR_RETURN(std::unique_ptr<Session> first, Connect(reference, options, kFirstDeadline));
+  HR_ASSIGN_OR_RETURN(Document root, GetDocument(*first, reference));
   HR_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, Connect(reference, options));
-  return std::unique_ptr<ImageReader>(new RegistryReader(reference, std::move(session)));
+  return std::unique_ptr<ImageReader>(new RegistryReader(reference, std::move(session), std::move(root)));
 }
 
 Result<std::unique_ptr<ImageWriter>> OpenRegistryWriter(const Reference& reference, const StoreOptions& options) {
   if (reference.digest) {
     return InvalidArgumentError(reference.ToString() + ": a target is named by a tag, its digest is the outcome");
   }
+  HR_ASSIGN_OR_RETURN(std::unique_ptr<Session> first, Connect(reference, options, kFirstDeadline));
+  // Whether any blob is there does not matter, only that the registry answers and knows us.
+  const Status answer = first->client->StatBlob(reference, Digest::Of("")).status();
+  if (!answer.ok() && answer.code() != StatusCode::kNotFound) return answer;
   HR_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, Connect(reference, options));
   const std::string parent = options.tmp_dir.empty() ? DefaultTmpDir() : options.tmp_dir;
   HR_ASSIGN_OR_RETURN(std::unique_ptr<Staging> staging, Staging::Create(parent, options.interrupt));

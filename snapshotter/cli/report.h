@@ -7,11 +7,20 @@
 #include <vector>
 
 #include "snapshotter/cli/build.h"
+#include "snapshotter/cli/convert.h"
+#include "snapshotter/cli/inspect.h"
+#include "snapshotter/cli/verify.h"
 
 namespace headrace::cli {
 
 std::string BuildReportText(const BuildReport& report);
 std::string BuildReportJson(const BuildReport& report);
+std::string ConvertReportText(const ConvertReport& report);
+std::string ConvertReportJson(const ConvertReport& report);
+std::string InspectReportText(const InspectReport& report, bool files);
+std::string InspectReportJson(const InspectReport& report, bool files);
+std::string VerifyReportText(const VerifyReport& report);
+std::string VerifyReportJson(const VerifyReport& report);
 
 // Columns padded to their widest cell, two spaces between; `right` has 'r' for columns that are aligned right.
 std::string FormatTable(const std::vector<std::vector<std::string>>& rows, std::string_view alignment);
