@@ -14,8 +14,8 @@ def push_images(box):
     directory, sums, _ = make_model(box, 0.05, 0.02)
     Registry(box)
     programs = program_directory(box)
-    headrace_build(programs, f"{REGISTRY}/pause:1", "--entrypoint", '["/pause"]')
-    headrace_build(directory, OURS, "--path-prefix", "/models", "--base", programs, "--entrypoint", '["/model-reader"]')
+    headrace_build(programs, f"{REGISTRY}/pause:1", "--path-prefix", "/", "--entrypoint", "/pause")
+    headrace_build(directory, OURS, "--path-prefix", "/models", "--base", programs, "--entrypoint", "/model-reader")
     oci.push_image(REGISTRY, "ordinary", "1", [(programs, "/"), (directory, "/models")], box.path("work"),
                    ["/model-reader"], "gzip")
     return sums
