@@ -45,7 +45,7 @@ Snapshotter::Snapshotter(Options options, LayerMounter* layers, Directories dire
       directories_(std::move(directories)),
       store_(std::move(store)),
       overlay_has_index_(::access("/sys/module/overlay/parameters/index", F_OK) == 0),
-      meter_({.max_age = options_.usage_max_age, .on_final = [this](uint64_t id, Usage usage) {
+      meter_({.max_age = options_.usage_max_age, .wait = options_.usage_wait, .on_final = [this](uint64_t id, Usage usage) {
                 Status status = store_->SetUsage(id, usage);
                 if (!status.ok()) log::Warn("usage not stored snapshot={} error=\"{}\"", id, status.ToString());
               }}) {}

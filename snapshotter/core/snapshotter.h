@@ -44,6 +44,7 @@ class Snapshotter {
     std::string root;  // <root>/metadata.db and <root>/snapshots; made if missing
     std::chrono::nanoseconds mount_deadline = std::chrono::seconds(30);
     std::chrono::milliseconds usage_max_age{5000};
+    std::chrono::milliseconds usage_wait{500};
     std::function<int64_t()> now_ns;                         // tests
     std::function<void(std::string_view point)> sync_point;  // tests: called between the steps of an operation
   };
