@@ -38,6 +38,8 @@ int Content::backing_fd() const {
   return file_->backing_fd();
 }
 
+std::string Content::Where() const { return "layer " + home_.layer->blob.digest.ToString(); }
+
 std::string Content::Describe(const std::shared_ptr<Flight>& flight) const {
   const format::Chunk& c = chunk(flight->chunk);
   return std::to_string(flight->chunk) + " of \"" + name_ + "\" [" + std::to_string(c.file_offset) + ", " +
@@ -169,25 +171,34 @@ void Content::Join(uint32_t index, const std::shared_ptr<ReadOp>& op, Plan* plan
 
 // Cuts flights (in order of their chunks) into ranges of chunks that lie side by side in the blob.
 void Content::MakeRanges(const Flights& flights, Plan* plan) {
+  const uint64_t bytes_max = core_->options.range_bytes_max;
   // Highly compressed chunks: what a range decodes to is bounded as well, or one would take the whole budget.
-  const uint64_t cost_max = std::max<uint64_t>(core_->options.inflight_bytes_max / 4, 1);
-  std::shared_ptr<RangeFetch> range;
+  const uint64_t cost_max = core_->options.inflight_bytes_max / 4;
+  std::vector<RangeFetch::Part> parts;
   const Source* source = nullptr;
+  uint64_t bytes = 0;
+  uint64_t cost = 0;
+  const auto finish = [&] {
+    if (parts.empty()) return;
+    auto range = std::make_shared<RangeFetch>(core_, shared_from_this(), source->layer, parts);
+    for (const RangeFetch::Part& part : parts) part.flight->range = range;
+    plan->ranges.push_back(std::move(range));
+    parts.clear();
+    bytes = cost = 0;
+  };
   for (const std::shared_ptr<Flight>& flight : flights) {
-    const Source* next_source = &sources_[flight->tries % sources_.size()];
-    const format::Chunk& c = next_source->layer->index->chunks[next_source->first_chunk + flight->chunk];
-    const bool fits = range && source == next_source && range->blob_end() == c.blob_offset &&
-                      range->blob_bytes() + c.blob_size <= core_->options.range_bytes_max &&
-                      range->cost() + c.blob_size + c.size <= cost_max;
-    if (!fits) {
-      source = next_source;
-      range = std::make_shared<RangeFetch>(core_, shared_from_this(), source->layer);
-      plan->ranges.push_back(range);
-    }
-    range->Append(flight, c);
+    const Source* from = &sources_[flight->tries % sources_.size()];
+    const format::Chunk& c = from->layer->index->chunks[from->first_chunk + flight->chunk];
+    const bool adjacent = !parts.empty() && source == from &&
+                          parts.back().chunk->blob_offset + parts.back().chunk->blob_size == c.blob_offset;
+    if (!adjacent || bytes + c.blob_size > bytes_max || cost + c.blob_size + c.size > cost_max) finish();
+    source = from;
     flight->state = Flight::State::kRange;
-    flight->range = range;
+    parts.push_back({flight, &c});
+    bytes += c.blob_size;
+    cost += c.blob_size + c.size;
   }
+  finish();
 }
 
 void Content::Launch(Plan& plan, Priority priority) {

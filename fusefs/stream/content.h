@@ -91,6 +91,7 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
   const format::Chunk& chunk(uint32_t index) const {
     return home_.layer->index->chunks[home_.first_chunk + index];
   }
+  std::string Where() const;
   uint32_t ChunkAt(uint64_t offset) const;
   bool AllPresent(uint32_t first, uint32_t end) const;
   cache::ChunkState StateOf(uint32_t index) const;

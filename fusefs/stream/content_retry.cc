@@ -33,7 +33,7 @@ void Content::FetchFailed(const std::vector<std::shared_ptr<Flight>>& flights, c
         again.push_back(flight);
         continue;
       }
-      const Status error = GiveUp("chunk " + Describe(flight), status, flight->tries);
+      const Status error = GiveUp(Where() + ", chunk " + Describe(flight), status, flight->tries);
       for (auto& op : Erase(*flight)) failed.emplace_back(std::move(op), error);
     }
   }
@@ -71,7 +71,7 @@ void Content::Resume(const Flights& flights) {
         again.push_back(flight);
         continue;
       }
-      const Status error = GiveUp("chunk " + Describe(flight), flight->last_error, flight->tries);
+      const Status error = GiveUp(Where() + ", chunk " + Describe(flight), flight->last_error, flight->tries);
       for (auto& op : Erase(*flight)) failed.emplace_back(std::move(op), error);
     }
     MakeRanges(again, &plan);
@@ -88,7 +88,7 @@ void Content::Expire(const std::shared_ptr<ReadOp>& op, TimePoint now) {
   std::vector<std::shared_ptr<RangeFetch>> cancelled;
   {
     MutexLock lock(mu_);
-    const std::string what = "\"" + name_ + "\" in layer " + home_.layer->blob.digest.ToString();
+    std::string what = Where() + ", \"" + name_ + "\"";
     unsigned tries = 0;
     Status last_error;
     for (auto it = flights_.lower_bound(ChunkAt(op->offset)); it != flights_.end(); ++it) {
@@ -97,6 +97,7 @@ void Content::Expire(const std::shared_ptr<ReadOp>& op, TimePoint now) {
       if (std::erase(flight.waiters, op) == 0 || !last_error.ok()) continue;
       last_error = flight.last_error;
       tries = flight.tries;
+      if (!last_error.ok()) what = Where() + ", chunk " + Describe(it->second);
     }
     error = GiveUp(what, last_error, tries);
     cancelled = DropUnwanted(op, now);

@@ -18,29 +18,27 @@ struct RangeFetch::Arrived {
 };
 
 RangeFetch::RangeFetch(std::shared_ptr<Core> core, std::shared_ptr<Content> content,
-                       std::shared_ptr<const LayerSource> layer)
-    : core_(std::move(core)), content_(std::move(content)), layer_(std::move(layer)) {}
-
-void RangeFetch::Append(std::shared_ptr<Flight> flight, const format::Chunk& chunk) {
-  MutexLock lock(mu_);
-  if (slots_.empty()) begin_ = chunk.blob_offset;
-  HEADRACE_CHECK(slots_.empty() || chunk.blob_offset == end_);
-  end_ = chunk.blob_offset + chunk.blob_size;
-  cost_ += chunk.blob_size + chunk.size;
-  flights_.push_back(flight);
-  slots_.push_back(Slot{std::move(flight), &chunk, {}, {}});
-}
-
-bool RangeFetch::cancelled() const {
-  MutexLock lock(mu_);
-  return cancelled_;
+                       std::shared_ptr<const LayerSource> layer, const std::vector<Part>& parts)
+    : core_(std::move(core)),
+      content_(std::move(content)),
+      layer_(std::move(layer)),
+      begin_(parts.front().chunk->blob_offset),
+      end_(parts.back().chunk->blob_offset + parts.back().chunk->blob_size) {
+  uint64_t at = begin_;
+  for (const Part& part : parts) {
+    HEADRACE_CHECK(part.chunk->blob_offset == at);
+    at += part.chunk->blob_size;
+    cost_ += part.chunk->blob_size + part.chunk->size;
+    flights_.push_back(part.flight);
+    slots_.push_back(Slot{part.flight, part.chunk, {}, {}});
+  }
 }
 
 void RangeFetch::Begin() {
   Charge all(core_->scheduler, cost_);
   {
     MutexLock lock(mu_);
-    if (cancelled_) return;
+    if (cancelled()) return;
     for (Slot& slot : slots_) slot.charge = all.Split(slot.chunk->blob_size + slot.chunk->size);
   }
   Gate::Pass pass(core_->gate);
@@ -51,7 +49,7 @@ void RangeFetch::Begin() {
 void RangeFetch::Cancel() {
   std::vector<Slot> dropped;
   MutexLock lock(mu_);
-  cancelled_ = true;
+  cancelled_.store(true, std::memory_order_release);
   dropped.swap(slots_);
   next_ = 0;
 }
@@ -69,7 +67,7 @@ bool RangeFetch::OnData(std::span<const uint8_t> data) {
 
 bool RangeFetch::Consume(std::span<const uint8_t> data, std::vector<std::shared_ptr<Arrived>>* complete) {
   MutexLock lock(mu_);
-  if (cancelled_ || done_) return false;
+  if (cancelled() || done_) return false;
   while (!data.empty()) {
     if (next_ == slots_.size()) return false;  // more than was asked for
     Slot& slot = slots_[next_];
@@ -123,7 +121,7 @@ void RangeFetch::OnDone(Status status) {
   bool progress = false;
   {
     MutexLock lock(mu_);
-    if (cancelled_ || done_) return;
+    if (cancelled() || done_) return;
     done_ = true;
     progress = next_ > 0;
     rest.assign(std::make_move_iterator(slots_.begin() + static_cast<ptrdiff_t>(next_)),

@@ -4,6 +4,7 @@
 #ifndef HEADRACE_FUSEFS_STREAM_RANGE_FETCH_H_
 #define HEADRACE_FUSEFS_STREAM_RANGE_FETCH_H_
 
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -23,18 +24,20 @@ struct Flight;
 
 class RangeFetch : public Job, public registry::RangeSink, public std::enable_shared_from_this<RangeFetch> {
  public:
-  RangeFetch(std::shared_ptr<Core> core, std::shared_ptr<Content> content, std::shared_ptr<const LayerSource> layer);
+  struct Part {
+    std::shared_ptr<Flight> flight;
+    const format::Chunk* chunk;  // of the layer; lies where the one before ends
+  };
+  // REQUIRES: at least one part.
+  RangeFetch(std::shared_ptr<Core> core, std::shared_ptr<Content> content, std::shared_ptr<const LayerSource> layer,
+             const std::vector<Part>& parts);
 
-  // `chunk` belongs to the layer given above and outlives this. Before the range is submitted.
-  void Append(std::shared_ptr<Flight> flight, const format::Chunk& chunk);
-  uint64_t blob_bytes() const { return end_ - begin_; }
-  uint64_t blob_end() const { return end_; }
   // Every chunk of it, whatever became of them.
   const std::vector<std::weak_ptr<Flight>>& flights() const { return flights_; }
 
   // Job
   uint64_t cost() const override { return cost_; }
-  bool cancelled() const override;
+  bool cancelled() const override { return cancelled_.load(std::memory_order_acquire); }
   void Begin() override;
 
   // Nobody wants what has not arrived yet: gives back memory and budget now; the source is told at its next call.
@@ -59,15 +62,15 @@ class RangeFetch : public Job, public registry::RangeSink, public std::enable_sh
   const std::shared_ptr<Core> core_;
   const std::shared_ptr<Content> content_;
   const std::shared_ptr<const LayerSource> layer_;
-  uint64_t begin_ = 0;  // of the range in the blob; constant once submitted, as end_, cost_ and flights_
-  uint64_t end_ = 0;
-  uint64_t cost_ = 0;
+  const uint64_t begin_;  // of the range in the blob
+  const uint64_t end_;
+  uint64_t cost_ = 0;  // constant after the constructor, as flights_
   std::vector<std::weak_ptr<Flight>> flights_;
-  mutable Mutex mu_;
+  std::atomic<bool> cancelled_{false};
+  Mutex mu_;
   std::vector<Slot> slots_ HR_GUARDED_BY(mu_);
   size_t next_ HR_GUARDED_BY(mu_) = 0;     // slot that is being filled
   size_t filled_ HR_GUARDED_BY(mu_) = 0;   // its bytes so far
-  bool cancelled_ HR_GUARDED_BY(mu_) = false;
   bool done_ HR_GUARDED_BY(mu_) = false;
   Status own_error_ HR_GUARDED_BY(mu_);
 };

@@ -1,5 +1,7 @@
 #include "fusefs/stream/scheduler.h"
 
+#include <vector>
+
 #include "fusefs/base/status.h"
 
 namespace headrace::stream {
@@ -43,6 +45,7 @@ void Scheduler::Promote(const std::shared_ptr<Job>& job, Priority priority) {
 }
 
 std::shared_ptr<Job> Scheduler::TakeNext() {
+  std::vector<std::shared_ptr<Job>> dropped;  // goes after the lock
   MutexLock lock(mu_);
   while (!queue_.empty()) {
     auto first = queue_.begin();
@@ -52,7 +55,10 @@ std::shared_ptr<Job> Scheduler::TakeNext() {
     std::shared_ptr<Job> job = std::move(first->second);
     job->queued_ = false;
     queue_.erase(first);
-    if (cancelled) continue;
+    if (cancelled) {
+      dropped.push_back(std::move(job));
+      continue;
+    }
     used_ += cost;
     return job;
   }

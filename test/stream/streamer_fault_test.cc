@@ -119,7 +119,7 @@ TEST_F(StreamFaultTest, AlwaysWrongBytesAreAnErrorAtTheDeadline) {
   // Nobody reads any more: the tries end.
   ASSERT_TRUE(Eventually([&] {
     const uint64_t before = source_.requests();
-    std::this_thread::sleep_for(milliseconds(50));
+    std::this_thread::sleep_for(2 * options_.retry_pause_max);
     return source_.requests() == before;
   }));
 }
@@ -158,14 +158,15 @@ TEST_F(StreamFaultTest, DeadlineFiresWhileTheSourceHangsAndALateSuccessIsPossibl
 
 // One reader gives up, another came later: the fetch goes on for the second.
 TEST_F(StreamFaultTest, EachReaderHasItsOwnDeadline) {
-  options_.read_deadline = milliseconds(400);
+  options_.read_deadline = milliseconds(2000);
   Start();
   MakeFile();
   auto content = Open(layer_source_, entry_);
   Pending first(*content, 0, 100);
   auto request = source_.Next();
   ASSERT_TRUE(request);
-  std::this_thread::sleep_for(milliseconds(200));
+  const auto later = std::chrono::steady_clock::now() + milliseconds(800);
+  ASSERT_TRUE(Eventually([&] { return std::chrono::steady_clock::now() >= later; }));
   Pending second(*content, 0, 100);
   EXPECT_CODE(first.Wait().status, StatusCode::kDeadlineExceeded);
   EXPECT_TRUE(request->DeliverAll());
