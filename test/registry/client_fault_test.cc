@@ -156,6 +156,7 @@ TEST_F(ClientFaultTest, Stalls) {
   for (Kind kind : {Kind::kStall, Kind::kHold}) {
     registry_.AddFault({.kind = kind, .after_bytes = 100});
     options_.connect_timeout = milliseconds(300);
+    options_.stall_timeout = milliseconds(300);
     NewClient();
     Status status = FetchStatus(0, 1000);
     EXPECT_CODE(status, StatusCode::kDeadlineExceeded);

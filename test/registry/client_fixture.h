@@ -38,10 +38,10 @@ class ClientTest : public ::testing::Test {
     content_ = test::RandomBytes(1 << 20, 7);
     digest_ = registry_.AddBlob("team/model", content_);
     options_.docker_config_path = dir_ / "config.json";
-    options_.stall_timeout = std::chrono::milliseconds(400);
-    options_.connect_timeout = std::chrono::milliseconds(2000);
+    options_.stall_timeout = std::chrono::milliseconds(1000);
+    options_.connect_timeout = std::chrono::milliseconds(5000);
     options_.stall_bytes_min = 1;
-    options_.request_deadline = std::chrono::milliseconds(4000);
+    options_.request_deadline = std::chrono::milliseconds(15'000);
     NewClient();
   }
   ~ClientTest() override {

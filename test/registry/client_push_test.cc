@@ -7,7 +7,7 @@ namespace {
 class ClientPushTest : public ClientTest {
  protected:
   ClientPushTest() {
-    file_content_ = test::RandomBytes(12 << 20, 9);
+    file_content_ = test::RandomBytes(9 << 20, 9);
     file_digest_ = Digest::Of(file_content_);
     path_ = dir_ / "blob";
     EXPECT_OK(WriteFileAtomic(path_, file_content_));
@@ -70,8 +70,7 @@ TEST_F(ClientPushTest, TokenExpiresBetweenPostAndPut) {
 // Goal: an answer that was lost after the registry had stored the blob is no reason to send it again.
 TEST_F(ClientPushTest, LostAnswer) {
   registry_.AddFault({.kind = Kind::kHold, .method = "PUT"});
-  options_.stall_timeout = std::chrono::milliseconds(60);
-  options_.connect_timeout = std::chrono::milliseconds(60);
+  options_.stall_timeout = std::chrono::milliseconds(400);
   NewClient();
   EXPECT_OK(Push());
   EXPECT_TRUE(Arrived());

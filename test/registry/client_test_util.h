@@ -2,7 +2,9 @@
 #ifndef HEADRACE_TEST_REGISTRY_CLIENT_TEST_UTIL_H_
 #define HEADRACE_TEST_REGISTRY_CLIENT_TEST_UTIL_H_
 
+#include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <optional>
 #include <random>
 #include <string>
@@ -15,7 +17,10 @@ namespace headrace::test {
 inline std::string RandomBytes(size_t size, unsigned long seed) {
   std::mt19937_64 random(seed);
   std::string out(size, '\0');
-  for (char& c : out) c = static_cast<char>(random());
+  for (size_t i = 0; i < size; i += sizeof(uint64_t)) {
+    const uint64_t word = random();
+    std::memcpy(out.data() + i, &word, std::min(sizeof word, size - i));
+  }
   return out;
 }
 

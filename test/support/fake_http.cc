@@ -153,7 +153,7 @@ void FakeHttpServer::Start() {
   HEADRACE_CHECK(::listen(fd, 512) == 0);
   socklen_t length = sizeof address;
   HEADRACE_CHECK(::getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) == 0);
-  port_ = ntohs(address.sin_port);
+  if (port_ == 0) port_ = ntohs(address.sin_port);  // the constructor's call; later ones keep it
   std::lock_guard lock(mu_);
   HEADRACE_CHECK(stopping_);
   stopping_ = false;
