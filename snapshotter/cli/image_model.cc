@@ -180,6 +180,7 @@ Result<Manifest> ParseManifest(std::string_view body) {
     m.media_type = document.value("mediaType", std::string(kOciManifest));
     HR_ASSIGN_OR_RETURN(m.config, ReadDescriptor(document.at("config")));
     const json& layers = document.at("layers");
+    if (!layers.is_array()) return InvalidArgumentError("manifest: layers is not a list");
     if (layers.size() > kLayersMax) return ResourceExhaustedError("manifest with more than 1024 layers");
     for (const json& layer : layers) {
       HR_ASSIGN_OR_RETURN(Descriptor d, ReadDescriptor(layer));
@@ -196,6 +197,7 @@ Result<Index> ParseIndex(std::string_view body) {
     Index index;
     index.media_type = document.value("mediaType", std::string(kOciIndex));
     const json& manifests = document.at("manifests");
+    if (!manifests.is_array()) return InvalidArgumentError("index: manifests is not a list");
     if (manifests.size() > kIndexEntriesMax) return ResourceExhaustedError("index with more than 1024 entries");
     for (const json& entry : manifests) {
       HR_ASSIGN_OR_RETURN(Descriptor d, ReadDescriptor(entry));
@@ -211,9 +213,10 @@ Result<ImageConfig> ParseConfig(std::string_view body) {
     ImageConfig config;
     config.platform = {document.value("os", ""), document.value("architecture", ""), document.value("variant", "")};
     auto rootfs = document.find("rootfs");
-    if (rootfs == document.end()) return InvalidArgumentError("image config without rootfs.diff_ids");
+    if (rootfs == document.end() || !rootfs->is_object()) return InvalidArgumentError("image config without rootfs.diff_ids");
     auto ids = rootfs->find("diff_ids");
     if (ids == rootfs->end() || ids->is_null()) return config;  // an image without layers
+    if (!ids->is_array()) return InvalidArgumentError("image config: rootfs.diff_ids is not a list");
     if (ids->size() > kLayersMax) return ResourceExhaustedError("image config with more than 1024 diff_ids");
     for (const json& id : *ids) {
       HR_ASSIGN_OR_RETURN(Digest digest, Digest::Parse(id.get<std::string>()));
