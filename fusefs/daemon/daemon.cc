@@ -23,20 +23,17 @@
 namespace headrace::daemon {
 namespace {
 
-// A table of contents must come within this time, retries included: below the 30 s that the snapshotter gives a Mount by default, so that
-// the caller hears which registry failed and not only that time is up.
-constexpr std::chrono::seconds kTocDeadline{25};
-
 std::chrono::milliseconds Milliseconds(std::chrono::nanoseconds d) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(d);
 }
 
 class DaemonImpl : public Daemon {
  public:
-  explicit DaemonImpl(const DaemonOptions& options) : config_(options.config), unmount_on_exit_(options.unmount_on_exit) {}
+  explicit DaemonImpl(const DaemonOptions& options)
+      : config_(options.config), unmount_on_exit_(options.unmount_on_exit), toc_deadline_(options.toc_deadline) {}
   ~DaemonImpl() override {
-    control_.reset();                // nobody changes anything any more
-    if (fuse_) fuse_->Stop();        // no more requests; open contents are let go
+    control_.reset();          // nobody changes anything any more
+    if (fuse_) fuse_->Stop();  // no more requests; open contents are let go
   }
   const Metrics& metrics() const override { return metrics_; }
 
@@ -50,6 +47,7 @@ class DaemonImpl : public Daemon {
   // In the order of construction; destroyed in reverse.
   const config::FusedConfig config_;
   const bool unmount_on_exit_;
+  const std::chrono::milliseconds toc_deadline_;
   Metrics metrics_;
   UniqueFd lock_;
   std::unique_ptr<Timer> timer_;
@@ -83,7 +81,7 @@ Status DaemonImpl::BuildDataPath() {
   client.plain_http_hosts = config_.plain_http;
   client.connect_timeout = Milliseconds(config_.connect_timeout);
   client.stall_timeout = Milliseconds(config_.stall_timeout);
-  client.request_deadline = kTocDeadline;
+  client.request_deadline = toc_deadline_;
   client.max_connections_per_host = static_cast<long>(config_.connections);
   HR_ASSIGN_OR_RETURN(client_, registry::Client::Create(client, metrics_));
 

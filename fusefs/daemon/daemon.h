@@ -6,6 +6,7 @@
 #ifndef HEADRACE_FUSEFS_DAEMON_DAEMON_H_
 #define HEADRACE_FUSEFS_DAEMON_DAEMON_H_
 
+#include <chrono>
 #include <functional>
 #include <memory>
 
@@ -18,6 +19,9 @@ namespace headrace::daemon {
 struct DaemonOptions {
   config::FusedConfig config;
   bool unmount_on_exit = true;
+  // A table of contents must come within this time, retries included: below the 30 s that the snapshotter gives a Mount by default, so
+  // that the caller hears which registry failed and not only that time is up.
+  std::chrono::milliseconds toc_deadline{25'000};
 };
 
 class Daemon {

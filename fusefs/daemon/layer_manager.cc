@@ -139,7 +139,13 @@ Result<std::shared_ptr<LayerManager::Layer>> LayerManager::Attach(const MountArg
 
 Result<std::shared_ptr<LayerManager::Layer>> LayerManager::FetchLayer(LayerRecord record) {
   const registry::BlobRef blob{record.image_ref, record.blob};
-  HR_ASSIGN_OR_RETURN(std::string toc, fetch_(blob, record.toc.offset, record.toc.compressed_size));
+  auto fetched = fetch_(blob, record.toc.offset, record.toc.compressed_size);
+  if (!fetched.ok()) {
+    Status status = fetched.status().Annotate("table of contents");
+    // To our callers "not found" is the parent and nothing else.
+    return status.code() == StatusCode::kNotFound ? UnavailableError(status.message()) : status;
+  }
+  const std::string toc = std::move(*fetched);
   auto index = format::ReadToc(Bytes(toc), record.toc);
   if (!index.ok()) return index.status().Annotate("table of contents from " + record.image_ref);
   {
