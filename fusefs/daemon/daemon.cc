@@ -72,9 +72,9 @@ Status DaemonImpl::LockRoot() {
 }
 
 Status DaemonImpl::BuildDataPath() {
-  timer_ = std::make_unique<Timer>("hr-timer");
+  timer_ = std::make_unique<Timer>("timer");
   unsigned decoders = config_.decode_threads != 0 ? static_cast<unsigned>(config_.decode_threads) : CoreCount();
-  decode_pool_ = std::make_unique<ThreadPool>("hr-decode", decoders);
+  decode_pool_ = std::make_unique<ThreadPool>("decode", decoders);
 
   registry::ClientOptions client;
   client.docker_config_path = config_.docker_config;

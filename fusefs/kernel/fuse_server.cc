@@ -57,7 +57,7 @@ class FuseServerImpl : public FuseServer {
       : options_(options),
         channel_(std::move(channel)),
         registrar_(channel_.device.get()),
-        timer_("hr-interrupt"),
+        timer_("fuse-interrupt"),
         modes_(registrar_, options.small_file_bytes, (channel_.flags & wire::kPassthrough) != 0),
         reads_(std::make_shared<PendingReads>(timer_, metrics)),
         context_{vfs, modes_, metrics, reads_},
@@ -149,7 +149,7 @@ bool FuseServerImpl::WaitForRequest(int epoll) {
 }
 
 void FuseServerImpl::Work(unsigned index) {
-  SetThreadName("hr-fuse-" + std::to_string(index));
+  SetThreadName("fuse-" + std::to_string(index));
   const int device = channel_.device.get();
   UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   epoll_event request{EPOLLIN | EPOLLEXCLUSIVE, {}};
