@@ -1,5 +1,8 @@
 #include "fusefs/format/frame_pipeline.h"
 
+#include <string>
+#include <system_error>
+
 #include "fusefs/base/executor.h"
 
 namespace headrace::format {
@@ -23,11 +26,15 @@ Result<std::unique_ptr<FramePipeline>> FramePipeline::Create(unsigned threads, i
     HR_ASSIGN_OR_RETURN(auto compressor, FrameCompressor::Create(zstd_level));
     pipeline->compressors_.push_back(std::move(compressor));
   }
-  for (unsigned i = 0; i < threads; ++i) {
-    pipeline->threads_.emplace_back([p = pipeline.get(), i] {
-      SetThreadName("layer-" + std::to_string(i));
-      p->Run(*p->compressors_[i]);
-    });
+  try {
+    for (unsigned i = 0; i < threads; ++i) {
+      pipeline->threads_.emplace_back([p = pipeline.get(), i] {
+        SetThreadName("layer-" + std::to_string(i));
+        p->Run(*p->compressors_[i]);
+      });
+    }
+  } catch (const std::system_error& e) {
+    return ResourceExhaustedError(std::string("starting compression threads: ") + e.what());
   }
   return pipeline;
 }

@@ -1,5 +1,5 @@
 // LayerIndex: what a layer holds, as a value: its entries (files, directories, links, whiteouts) and the chunks that their bytes
-// are in. Made from a verified table of contents (toc.h) or by walking a tar (tar.h); used by tree/ (structure) and stream/ (bytes).
+// are in. Made from a verified table of contents (toc.h) or by walking a tar (tar_reader.h); used by tree/ (structure) and stream/ (bytes).
 //
 // Immutable after it was made; shared freely between threads. Every field that came from outside was checked by the maker:
 //   * names are clean relative paths: no leading or trailing '/', no empty, "." or ".." component, each component <= 255 bytes,

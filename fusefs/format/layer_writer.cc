@@ -23,6 +23,12 @@ constexpr int kMetadataLevel = 9;  // TOC and tar-split: small beside the data, 
 // No header of an entry that others can read is longer (three special headers of 1 MiB); more is the end of the tar.
 constexpr uint64_t kSegmentMax = 4ull << 20;
 
+Status TocTooLarge(uint64_t size) {
+  return ResourceExhaustedError("table of contents would have more than " + HumanBytes(size) + " (the limit is " +
+                                HumanBytes(limits::kTocSizeMax) + ", and " + std::to_string(limits::kChunksMax) +
+                                " chunks); use larger chunks or split the layer into several");
+}
+
 class LayerWriterImpl final : public LayerWriter, private TarReader::Handler {
  public:
   LayerWriterImpl(const LayerWriterOptions& options, Sink sink)
@@ -90,6 +96,7 @@ class LayerWriterImpl final : public LayerWriter, private TarReader::Handler {
   Sha256 blob_hash_;
   uint64_t blob_size_ = 0;
   uint64_t chunks_ = 0;
+  uint64_t toc_size_min_ = 0;
   bool portable_ = true;  // containers/storage can take the layer by its table of contents
 };
 
@@ -211,6 +218,9 @@ Status LayerWriterImpl::OnContentFrame(const FrameJob& job) {
   }
   entry.chunks.push_back(chunk);
   ++chunks_;
+  // Said as soon as it is certain, not after hours of compressing: each chunk takes about this much of the table.
+  toc_size_min_ += entry.tar.name.size() + 160;
+  if (chunks_ > limits::kChunksMax || toc_size_min_ > limits::kTocSizeMax) return TocTooLarge(toc_size_min_);
   HR_RETURN_IF_ERROR(Emit(job.frame, job.data.size()));
   if (!job.last_of_file) return OkStatus();
   entry.end_offset = blob_size_;
@@ -245,9 +255,7 @@ Status LayerWriterImpl::WriteToc(const Digest& tar_split_digest, TocLocation& lo
   portable_ = portable_ && !changed && reader_.global_headers() == 0;
   const std::string json = TocJson(entries_, tar_split_digest);
   if (json.size() > limits::kTocSizeMax) {
-    return ResourceExhaustedError("table of contents would have " + HumanBytes(json.size()) + ", the limit is " +
-                                  HumanBytes(limits::kTocSizeMax) +
-                                  "; use larger chunks or split the layer into several");
+    return TocTooLarge(json.size());
   }
   // Never ship a layer that we would refuse to mount.
   auto readable = ParseTocJson(json, blob_size_, blob_size_ + kSkippableHeaderSize);

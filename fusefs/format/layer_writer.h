@@ -32,6 +32,7 @@ struct LayerSummary {
   Digest blob_digest;
   uint64_t blob_size = 0;
   TocLocation toc;
+  // (Of tars that containers/storage would refuse by their table only headrace.toc: README.md, "Annotations".)
   // For the layer's descriptor in the manifest: headrace.toc and the io.github.containers.zstd-chunked.* annotations.
   std::map<std::string, std::string> annotations;
   uint64_t files = 0;
@@ -46,7 +47,9 @@ class LayerWriter {
   virtual ~LayerWriter() = default;
   // The next bytes of the tar, any split.
   virtual Status Write(std::span<const uint8_t> tar) = 0;
-  // End of the tar. InvalidArgument if it is truncated or is not a tar.
+  // End of the tar. InvalidArgument if it is truncated, is not a tar, or cannot be a layer that is read by its table of contents
+  // (such names, types or numbers); ResourceExhausted if its table would be above limits.h. The sink is called by Write and
+  // Finish, on the caller's thread.
   virtual Result<LayerSummary> Finish() = 0;
 };
 

@@ -35,7 +35,8 @@ struct TocLocation {
 // Verifies `compressed` against location.digest, decompresses it (never above the stated size) and reads it.
 Result<LayerIndex> ReadToc(std::span<const uint8_t> compressed, const TocLocation& location);
 
-// Reads the JSON of a TOC (already verified). `data_end`: chunks must end at or before this offset of the blob.
+// Reads the JSON of a TOC (already verified). Two entries of one name (after cleaning) are refused, as are all other things of
+// README.md, "What is read"; errors name the entry. `data_end`: chunks must end at or before this offset of the blob.
 Result<LayerIndex> ParseTocJson(std::string_view json, uint64_t data_end, uint64_t blob_size);
 
 // Decodes one stored chunk and verifies its digest. `out` has exactly chunk.size bytes; on error its content is not to be used.

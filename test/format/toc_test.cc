@@ -14,6 +14,11 @@
 namespace headrace::format::test {
 namespace {
 
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+constexpr int kMany = 100000;
+#else
+constexpr int kMany = 1000000;
+#endif
 constexpr uint64_t kDataEnd = 1000000;
 constexpr uint64_t kBlobSize = 1001000;
 
@@ -153,20 +158,20 @@ TEST(TocTest, MalformedDocumentsAreRefused) {
 // Goal: nesting, a million entries, and colliding names cost bounded time. The bounds are wide: sanitizers, a busy machine.
 TEST(TocTest, SizeIsBounded) {
   const auto start = std::chrono::steady_clock::now();
-  const std::string nested = R"({"version":1,"x":)" + std::string(20 << 20, '[');
+  const std::string nested = R"({"version":1,"x":)" + std::string(2 << 20, '[');
   EXPECT_CODE(ParseTocJson(nested, 10, 20), StatusCode::kResourceExhausted);
-  const std::string nested_in = R"({"version":1,"entries":[{"x":)" + std::string(20 << 20, '[');
+  const std::string nested_in = R"({"version":1,"entries":[{"x":)" + std::string(2 << 20, '[');
   EXPECT_CODE(ParseTocJson(nested_in, 10, 20), StatusCode::kResourceExhausted);
 
   std::string many;
-  for (int i = 0; i < 200000; ++i) many += R"({"type":"dir","name":")" + std::to_string(i) + "\"},";
+  for (int i = 0; i < kMany; ++i) many += R"({"type":"dir","name":")" + std::to_string(i) + "\"},";
   many.pop_back();
   auto index = Parse(many);
   ASSERT_OK(index);
-  EXPECT_EQ(index->entries.size(), 200000u);
+  EXPECT_EQ(index->entries.size(), static_cast<size_t>(kMany));
   std::string huge(151 << 20, ' ');
   EXPECT_CODE(ParseTocJson(huge, 10, 20), StatusCode::kResourceExhausted);
-  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
+  EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(120));
 }
 
 TEST(TocTest, LocationIsParsedStrictly) {
