@@ -70,15 +70,24 @@ Result<Snapshotter::LazyOutcome> Snapshotter::PrepareLazy(const CallContext& cal
   return MountNewLayer(call, request);
 }
 
+// headrace-fused keeps state of its own: if ours was lost (another root, a wiped disk) it may still show what had these ids then.
+Result<uint64_t> Snapshotter::AllotUnknownId(const std::string& layer) {
+  constexpr int kTriesMax = 10'000;  // more snapshots than a node has
+  for (int i = 0; i < kTriesMax; ++i) {
+    HR_ASSIGN_OR_RETURN(uint64_t id, store_->AllotId());
+    Result<std::string> known = layers_->Check(id);
+    if (!known.ok() && known.status().code() == StatusCode::kNotFound) return id;
+    if (!known.ok()) return UnavailableError(layer + ": " + known.status().message());
+    log::Warn("id skipped, headrace-fused shows something under it that is none of ours snapshot={} path={}", id, *known);
+  }
+  return FailedPreconditionError(layer + ": headrace-fused shows the snapshots of another root; stop it and remove its [fused] root");
+}
+
 Result<Snapshotter::LazyOutcome> Snapshotter::MountNewLayer(const CallContext& call, const LazyRequest& request) {
   std::string layer = "image " + request.layer.image_ref + ", layer " + request.layer.blob_digest;
-  HR_ASSIGN_OR_RETURN(uint64_t id, store_->AllotId());
+  // If headrace-fused is down this is no reason to download a model whole: the caller tries again.
+  HR_ASSIGN_OR_RETURN(uint64_t id, AllotUnknownId(layer));
   auto wanted = ids_in_flight_.TakeTurn(id, steady_clock::now());
-  // If headrace-fused is down this is no reason to download a model whole: the caller tries again. It does not know a new id.
-  Result<std::string> alive = layers_->Check(id);
-  if (!alive.ok() && alive.status().code() != StatusCode::kNotFound) {
-    return UnavailableError(alive.status().message()).Annotate(layer);
-  }
   // From here until the row is there a crash or a failure leaves a mount behind: written down first, for Cleanup.
   HR_RETURN_IF_ERROR(store_->AddLeftover({id, /*lazy=*/true}));
   SyncPoint("lazy:leftover");

@@ -88,6 +88,7 @@ class Snapshotter {
   struct LazyRequest;
   Result<LazyOutcome> PrepareLazy(const CallContext& call, const std::string& parent, std::span<const Record> chain,
                                   const Labels& labels);
+  Result<uint64_t> AllotUnknownId(const std::string& layer);
   Result<LazyOutcome> MountNewLayer(const CallContext& call, const LazyRequest& request);
   // The directory of chain[0], a lazy snapshot; has headrace-fused show it again if it does not.
   Result<std::string> ServedPath(std::span<const Record> chain);

@@ -304,6 +304,19 @@ TEST_F(LazyTest, Restore) {
   EXPECT_CODE(core_->RestoreLazy(), StatusCode::kUnavailable);
 }
 
+// Goal: if our metadata was lost and headrace-fused still shows the snapshots of then, their ids are passed over.
+TEST_F(LazyTest, IdsOfALostRootArePassedOver) {
+  std::string l1 = Lazy("l1", "");
+  Lazy("l2", l1);
+  auto before = layers_.mounted();
+  core_.reset();
+  ASSERT_OK(RemoveAll(root_));
+  Reopen();
+  Lazy("other", "");
+  EXPECT_FALSE(before.contains(LastMounted()));
+  EXPECT_THAT(layers_.mounted(), SizeIs(3));
+}
+
 // Goal: the root of a container belongs to the owner of the image's root, for lazy images, too.
 TEST_F(LazyTest, OwnerOfRootIsInherited) {
   if (::geteuid() != 0) GTEST_SKIP() << "needs root";
