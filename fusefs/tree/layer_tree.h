@@ -1,8 +1,10 @@
 // LayerTree: the directories of one layer, made from its LayerIndex as an extraction of the tar would make them
-// (README.md: SEMANTICS). Names are sorted; whiteouts are kept as such; hard links are resolved to the entry that holds the inode.
+// (README.md: SEMANTICS). Names are sorted; whiteouts are kept as such; hard links are resolved to the entry
+// that holds the inode.
 //
-// Non-directories are known by the position of their entry in the index ("inode" = that position, for ever). Directories
-// have numbers of this tree's own (0 = root), which never leave the process: merged views number theirs anew.
+// Non-directories are known by the position of their entry in the index ("inode" = that position, for ever).
+// Directories have numbers of this tree's own (0 = root), which never leave the process: merged views number
+// theirs anew.
 //
 // Immutable after Build; shared freely between threads; nothing blocks. It keeps the index alive: names point into it.
 // Errors of Build: InvalidArgument (a tree that cannot be: names the entry), ResourceExhausted (limits.h).

@@ -92,7 +92,9 @@ Status LayerTreeBuilder::Add(uint32_t i) {
   std::string_view path = e.name;
   if (path.empty()) return AddRoot(i);
   if (path.size() > limits::kPathBytesMax) return Bad(i, "the path is longer than 4096 bytes");
-  if (path.front() == '/' || path.find("//") != std::string_view::npos) return Bad(i, "the path has an empty component");
+  if (path.front() == '/' || path.find("//") != std::string_view::npos) {
+    return Bad(i, "the path has an empty component");
+  }
   const size_t slash = path.rfind('/');
   std::string_view base = BaseName(path);
   HR_ASSIGN_OR_RETURN(const uint32_t parent, ParentOf(i, slash == std::string_view::npos ? "" : path.substr(0, slash)));
@@ -156,7 +158,8 @@ Status LayerTreeBuilder::AddOther(uint32_t i, uint32_t parent, std::string_view 
   return OkStatus();
 }
 
-// The directory of that path; what the tar has not listed (yet) is made. A file in the way is an error, as it is for tar.
+// The directory of that path; what the tar has not listed (yet) is made. A file in the way is an error, as it
+// is for tar.
 Result<uint32_t> LayerTreeBuilder::ParentOf(uint32_t i, std::string_view path) {
   if (last_parent_ != kNoNode && !nodes_[last_parent_].dead && path == last_parent_path_) return last_parent_;
   uint32_t at = 0;

@@ -1,5 +1,6 @@
-// Limits of tree/: what a layer or a chain of layers may be at most. Beyond them: ResourceExhausted (or InvalidArgument where
-// the thing is malformed rather than big). Chosen far above every image seen, low enough to bound memory.
+// Limits of tree/: what a layer or a chain of layers may be at most. Beyond them: ResourceExhausted (or
+// InvalidArgument where the thing is malformed rather than big). Chosen far above every image seen, low enough
+// to bound memory.
 #ifndef HEADRACE_FUSEFS_TREE_LIMITS_H_
 #define HEADRACE_FUSEFS_TREE_LIMITS_H_
 

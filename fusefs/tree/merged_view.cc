@@ -96,7 +96,8 @@ class ViewBuilder {
   };
 
   ViewDirectory Describe(const Pending& pending) const;
-  // Appends the merged names to `out` and, for directories, what is to be merged later to `found` (child_slot = index in `out`).
+  // Appends the merged names to `out` and, for directories, what is to be merged later to `found` (child_slot
+  // = index in `out`).
   Status MergeNames(const Pending& pending, std::vector<ViewChild>& out, std::vector<Pending>& found);
   Status TakeName(const Pending& pending, std::span<const Claim> claims, std::vector<ViewChild>& out,
                   std::vector<Pending>& found);
@@ -178,7 +179,8 @@ Status ViewBuilder::TakeName(const Pending& pending, std::span<const Claim> clai
       break;
   }
   if (out.size() >= limits::kViewNamesMax) {
-    return ResourceExhaustedError("the merged layers have more than " + std::to_string(limits::kViewNamesMax) + " names");
+    return ResourceExhaustedError("the merged layers have more than " + std::to_string(limits::kViewNamesMax) +
+                                  " names");
   }
   out.push_back(child);
   return OkStatus();

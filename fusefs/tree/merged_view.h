@@ -1,11 +1,12 @@
-// MergedView: what a chain of layers shows as one directory tree: whiteouts and opaque directories applied, the upper name
-// wins, directories merged (README.md: SEMANTICS). Made in one pass over the chain, at a cost that grows with what the
-// result shows and not with the number of levels below it.
+// MergedView: what a chain of layers shows as one directory tree: whiteouts and opaque directories applied,
+// the upper name wins, directories merged (README.md: SEMANTICS). Made in one pass over the chain, at a cost
+// that grows with what the result shows and not with the number of levels below it.
 //
 // Directories are numbered depth first in the order of their names, 0 = root: the numbers depend on the layers alone.
 // Non-directories are (layer of the chain, entry of its index).
 //
-// Immutable after Build; shared freely between threads; nothing blocks. It keeps the layers alive: names point into them.
+// Immutable after Build; shared freely between threads; nothing blocks. It keeps the layers alive: names point
+// into them.
 // Errors of Build: ResourceExhausted (limits.h). Memory: 16 bytes a name + 28 a directory.
 #ifndef HEADRACE_FUSEFS_TREE_MERGED_VIEW_H_
 #define HEADRACE_FUSEFS_TREE_MERGED_VIEW_H_
@@ -26,7 +27,7 @@ using Chain = std::vector<std::shared_ptr<const LayerTree>>;
 
 enum class MergeMode : uint8_t {
   kBottom,        // nothing lies below: whiteouts are applied and gone
-  kAboveForeign,  // overlayfs will stack it on directories that we do not see: what is left of whiteouts and opacity is kept
+  kAboveForeign,  // overlayfs will stack it on directories that we do not see: what is left of whiteouts is kept
 };
 
 enum class NodeKind : uint8_t {

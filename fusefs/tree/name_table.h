@@ -1,5 +1,6 @@
-// NameTable: (directory, name) -> node of a layer that is being built. Open addressing over 4-byte slots; the hash is seeded
-// at random for each table, so that nobody can make a layer whose names all collide. One thread. Private to tree/.
+// NameTable: (directory, name) -> node of a layer that is being built. Open addressing over 4-byte slots; the
+// hash is seeded at random for each table, so that nobody can make a layer whose names all collide. One
+// thread. Private to tree/.
 #ifndef HEADRACE_FUSEFS_TREE_NAME_TABLE_H_
 #define HEADRACE_FUSEFS_TREE_NAME_TABLE_H_
 

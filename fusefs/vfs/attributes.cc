@@ -7,8 +7,8 @@
 namespace headrace::vfs {
 namespace {
 
-// Of every file: programs size their stdio buffers by it, and a bigger one would make scattered small reads fetch more than
-// they use. Bulk readers bring buffers of their own.
+// Of every file: programs size their stdio buffers by it, and a bigger one would make scattered small reads
+// fetch more than they use. Bulk readers bring buffers of their own.
 constexpr blksize_t kBlockSize = 4096;
 // Of every directory, as on ext4.
 constexpr off_t kDirectorySize = 4096;

@@ -67,7 +67,8 @@ Result<std::shared_ptr<ViewSlot>> SlotTable::Insert(std::shared_ptr<ViewSlot> vi
   if (plan.existing != nullptr) return plan.existing;
   // Somebody may have made the same layer, or remade the parent, meanwhile: the chain must be of the table's own slots.
   const std::shared_ptr<LayerSlot>& own = view->layers().back();
-  const bool same_below = std::equal(plan.below.begin(), plan.below.end(), view->layers().begin(), view->layers().end() - 1);
+  const bool same_below =
+      std::equal(plan.below.begin(), plan.below.end(), view->layers().begin(), view->layers().end() - 1);
   if (!same_below || (plan.layer != nullptr && plan.layer != own)) {
     return AbortedError("another change of the mounts came between");
   }
@@ -103,7 +104,8 @@ Status SlotTable::Remove(const std::string& id) {
   if (it == mounts_.end()) return NotFoundError("snapshot " + id + " is not mounted");
   std::shared_ptr<ViewSlot> view = it->second;
   if (view->children > 0) {
-    return FailedPreconditionError("snapshot " + id + " is the parent of " + std::to_string(view->children) + " mounts");
+    return FailedPreconditionError("snapshot " + id + " is the parent of " + std::to_string(view->children) +
+                                   " mounts");
   }
   mounts_.erase(it);
   mounts_by_slot_.erase(view->spec().view_slot);

@@ -1,8 +1,8 @@
 // SlotTable: which slots and mounts there are, and how many references the kernel has to each slot. Private to vfs/.
 //
-// A view slot lives while it is mounted or the kernel refers to one of its nodes; a layer slot while a view slot has it in
-// its chain or the kernel refers to one of its nodes. Threads: all methods from any thread; one shared lock, held for table
-// operations only (no merge, no callback, no I/O).
+// A view slot lives while it is mounted or the kernel refers to one of its nodes; a layer slot while a view
+// slot has it in its chain or the kernel refers to one of its nodes. Threads: all methods from any thread; one
+// shared lock, held for table operations only (no merge, no callback, no I/O).
 #ifndef HEADRACE_FUSEFS_VFS_SLOT_TABLE_H_
 #define HEADRACE_FUSEFS_VFS_SLOT_TABLE_H_
 

@@ -67,7 +67,8 @@ class VfsImpl : public Vfs {
 
 // The entry of a non-directory of that slot; null: there is none.
 const format::Entry* InodeEntry(const Slot& slot, uint32_t index) {
-  return slot.layer != nullptr && slot.layer->tree->IsInode(index) ? &slot.layer->tree->index().entries[index] : nullptr;
+  if (slot.layer == nullptr || !slot.layer->tree->IsInode(index)) return nullptr;
+  return &slot.layer->tree->index().entries[index];
 }
 
 Result<std::shared_ptr<ViewSlot>> VfsImpl::TryMount(const MountSpec& spec) {
@@ -140,7 +141,8 @@ Result<struct stat> VfsImpl::Find(NodeId parent, std::string_view name) const {
   }
   HR_ASSIGN_OR_RETURN(const tree::ViewDirectory* dir, slot.view->DirectoryAt(IndexOf(parent)));
   if (name == ".") return slot.view->Stat(IndexOf(parent));
-  if (name == "..") return IndexOf(parent) == kViewRoot ? Result<struct stat>(RootStat()) : slot.view->Stat(dir->parent);
+  if (name == ".." && IndexOf(parent) == kViewRoot) return RootStat();
+  if (name == "..") return slot.view->Stat(dir->parent);
   HR_ASSIGN_OR_RETURN(const tree::MergedView* view, slot.view->View());
   const tree::ViewChild* child = view->Find(IndexOf(parent), name);
   if (child == nullptr) return NotFoundError("no such name");

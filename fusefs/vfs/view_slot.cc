@@ -7,7 +7,8 @@
 namespace headrace::vfs {
 
 Status StaleNode(NodeId node) {
-  return NotFoundError("no node " + std::to_string(SlotOf(node)) + ":" + std::to_string(IndexOf(node))).WithErrno(ESTALE);
+  const std::string id = std::to_string(SlotOf(node)) + ":" + std::to_string(IndexOf(node));
+  return NotFoundError("no node " + id).WithErrno(ESTALE);
 }
 
 ViewSlot::ViewSlot(MountSpec spec, Layers layers) : spec_(std::move(spec)), layers_(std::move(layers)) {}

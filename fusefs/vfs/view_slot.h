@@ -1,7 +1,7 @@
 // What a slot stands for: a layer (LayerSlot) or the merged directories of one mount (ViewSlot). Private to vfs/.
 //
-// Owned by the SlotTable and, while a call uses them, by that call (shared_ptr: a slot may be dropped meanwhile). Fields marked
-// "table" are guarded by the lock of the table; everything else is constant or guards itself.
+// Owned by the SlotTable and, while a call uses them, by that call (shared_ptr: a slot may be dropped
+// meanwhile). Fields marked "table" are guarded by the lock of the table; everything else is constant or guards itself.
 #ifndef HEADRACE_FUSEFS_VFS_VIEW_SLOT_H_
 #define HEADRACE_FUSEFS_VFS_VIEW_SLOT_H_
 
@@ -30,7 +30,8 @@ struct LayerSlot {
   Digest blob;
   std::shared_ptr<const tree::LayerTree> tree;
   std::atomic<uint64_t> lookups{0};
-  // Table. One for each view slot that was mounted with this layer, by view slot; the last one stays when its mount goes.
+  // Table. One for each view slot that was mounted with this layer, by view slot; the last one stays when its
+  // mount goes.
   std::vector<std::pair<uint32_t, std::shared_ptr<const stream::LayerSource>>> sources;
   uint32_t views = 0;  // table: view slots with this layer in their chain
 };

@@ -109,7 +109,8 @@ class LayerOnDisk {
     if (e.type != EntryType::kSymlink) HR_RETURN_IF_ERROR(Check(::chmod(path.c_str(), e.mode), "chmod " + e.name));
     for (const auto& [name, value] : e.xattrs) {
       if (name.starts_with("trusted.overlay.")) continue;  // never shown
-      HR_RETURN_IF_ERROR(Check(::lsetxattr(path.c_str(), name.c_str(), value.data(), value.size(), 0), name + " " + e.name));
+      const int rc = ::lsetxattr(path.c_str(), name.c_str(), value.data(), value.size(), 0);
+      HR_RETURN_IF_ERROR(Check(rc, name + " " + e.name));
     }
     return SetTime(path, e.mtime_s, e.mtime_ns);
   }
@@ -168,7 +169,8 @@ std::map<std::string, std::string> ReadXattrs(const std::string& path) {
     const std::string name = &names[static_cast<size_t>(at)];
     at += static_cast<ssize_t>(name.size()) + 1;
     const ssize_t size = ::lgetxattr(path.c_str(), name.c_str(), value.data(), value.size());
-    found[name] = size < 0 ? "error " + std::string(std::strerror(errno)) : std::string(value.data(), static_cast<size_t>(size));
+    found[name] = size < 0 ? "error " + std::string(std::strerror(errno))
+                           : std::string(value.data(), static_cast<size_t>(size));
   }
   return found;
 }
@@ -268,9 +270,9 @@ Result<TreeDump> DumpDirectory(const std::string& root) {
 
 std::string NodeDump::ToString() const {
   std::ostringstream out;
-  out << std::oct << "mode=" << mode << std::dec << " uid=" << uid << " gid=" << gid << " size=" << size << " rdev=" << rdev
-      << " nlink=" << nlink << " mtime=" << mtime_s << "." << mtime_ns << " group=" << group << " content=" << content.size()
-      << " bytes, hash " << std::hash<std::string>()(content) << " xattrs:";
+  out << std::oct << "mode=" << mode << std::dec << " uid=" << uid << " gid=" << gid << " size=" << size
+      << " rdev=" << rdev << " nlink=" << nlink << " mtime=" << mtime_s << "." << mtime_ns << " group=" << group
+      << " content=" << content.size() << " bytes, hash " << std::hash<std::string>()(content) << " xattrs:";
   for (const auto& [name, value] : xattrs) out << " " << name << "(" << value.size() << ")";
   return out.str();
 }

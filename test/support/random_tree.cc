@@ -77,7 +77,8 @@ class Generator {
     AddOther(path, dice);
   }
 
-  // A directory to put something into: one of this layer, or one that shows through from below (then listed, or left implied).
+  // A directory to put something into: one of this layer, or one that shows through from below (then listed,
+  // or left implied).
   std::string SomeDirectory() {
     std::vector<std::string> dirs;
     for (const auto& [path, is_dir] : own_) {
@@ -196,8 +197,8 @@ class Generator {
   }
 
   std::string RandomName() {
-    static const char* const kOdd[] = {"with space", "new\nline", "tab\there", "\xff\xfe\x80", "\xc3\xa4\xc3\xb6", "-rf", "*",
-                                       "quote\"'", "back\\slash", "...", ".wh", ".hidden", "wh.x", "a:b,c=d"};
+    static const char* const kOdd[] = {"with space", "new\nline", "tab\there", "\xff\xfe\x80", "\xc3\xa4\xc3\xb6",
+                                       "-rf", "*", "quote\"'", "back\\slash", "...", ".wh", ".hidden", "wh.x", "a:b,c=d"};
     const uint64_t dice = Below(100);
     if (dice < 12) return kOdd[Below(std::size(kOdd))];
     if (dice < 14) return std::string(255, static_cast<char>('a' + Below(26)));
@@ -220,11 +221,14 @@ class Generator {
     meta.mtime_s = static_cast<int64_t>(Below(4'000'000'000)) - (Chance(10) ? 2'000'000'000 : 0);
     meta.mtime_ns = Chance(50) ? 0 : static_cast<uint32_t>(Below(1'000'000'000));
     const bool plain = meta.type == EntryType::kRegular || meta.type == EntryType::kDirectory;
-    if (plain && Chance(20)) meta.xattrs.emplace_back("user.k" + std::to_string(Below(4)), RandomContent().substr(0, 200));
-    if (Chance(10)) meta.xattrs.emplace_back("trusted.t" + std::to_string(Below(4)), "v" + std::to_string(Below(9)));
+    const std::string digit = std::to_string(Below(4));
+    if (plain && Chance(20)) meta.xattrs.emplace_back("user.k" + digit, RandomContent().substr(0, 200));
+    if (Chance(10)) meta.xattrs.emplace_back("trusted.t" + digit, "v" + digit);
     if (meta.type == EntryType::kRegular && Chance(10)) {
       // struct vfs_cap_data, revision 2: CAP_NET_BIND_SERVICE permitted, effective.
-      meta.xattrs.emplace_back("security.capability", std::string("\x01\0\0\x02\0\x04\0\0\0\0\0\0\0\0\0\0\0\0\0\0", 20));
+      std::string value(20, '\0');
+      value.replace(0, 6, std::string("\x01\0\0\x02\0\x04", 6));
+      meta.xattrs.emplace_back("security.capability", value);
     }
     if (Chance(5)) meta.xattrs.emplace_back("trusted.overlay.opaque", "y");  // an image must not be able to say that
     return entry;

@@ -1,5 +1,6 @@
-// Random layers for tests of the file system: what a tar can hold, odd names and all, stacked so that the upper layers hide,
-// replace, merge and extend what the lower ones have. The same seed and options give the same layers. Not thread-safe, pure.
+// Random layers for tests of the file system: what a tar can hold, odd names and all, stacked so that the
+// upper layers hide, replace, merge and extend what the lower ones have. The same seed and options give the
+// same layers. Not thread-safe, pure.
 #ifndef HEADRACE_TEST_SUPPORT_RANDOM_TREE_H_
 #define HEADRACE_TEST_SUPPORT_RANDOM_TREE_H_
 
@@ -37,8 +38,8 @@ TreeEntry Symlink(const std::string& name, const std::string& target);
 TreeEntry Hardlink(const std::string& name, const std::string& target);
 TreeEntry Device(const std::string& name, format::EntryType type, uint32_t major, uint32_t minor);
 
-// What a table of contents of the layer would say: one stored chunk for each file that is not empty, real digests; chunks lie side
-// by side in a blob that does not exist.
+// What a table of contents of the layer would say: one stored chunk for each file that is not empty, real
+// digests; chunks lie side by side in a blob that does not exist.
 format::LayerIndex ToIndex(const TreeLayer& layer);
 // The uncompressed tar.
 Result<std::string> ToTar(const TreeLayer& layer);

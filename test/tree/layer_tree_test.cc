@@ -86,7 +86,8 @@ TEST(LayerTreeTest, MakesImpliedDirectories) {
 
 // Goal: the last of equal names wins; a directory listed again keeps what is in it.
 TEST(LayerTreeTest, LastOfEqualNamesWins) {
-  auto tree = Must({File("f", "1"), Dir("d", 0700), File("d/x"), File("f", "22"), Dir("d", 0711), Dir(""), Dir("", 0700)});
+  auto tree = Must({File("f", "1"), Dir("d", 0700), File("d/x"), File("f", "22"), Dir("d", 0711), Dir(""),
+                    Dir("", 0700)});
   EXPECT_EQ(At(*tree, "f")->target, 3u);
   EXPECT_FALSE(tree->IsInode(0));
   EXPECT_EQ(tree->directory(At(*tree, "d")->target).entry, 4u);
@@ -96,7 +97,8 @@ TEST(LayerTreeTest, LastOfEqualNamesWins) {
   EXPECT_EQ(tree->file_bytes(), 2u);
 }
 
-// Goal: as in an extraction, a file in the place of a directory removes what was in it, and a directory replaces a file.
+// Goal: as in an extraction, a file in the place of a directory removes what was in it, and a directory
+// replaces a file.
 TEST(LayerTreeTest, FileReplacesDirectoryAndBack) {
   auto tree = Must({File("d/x/y"), File("d", "now a file")});
   EXPECT_EQ(At(*tree, "d")->kind, ChildKind::kInode);
@@ -116,7 +118,8 @@ TEST(LayerTreeTest, RefusesChildrenOfNonDirectories) {
 
 // Goal: hard links lead to the inode through chains and forward; the count is right.
 TEST(LayerTreeTest, ResolvesHardLinks) {
-  auto tree = Must({Hardlink("early", "d/chain"), File("f", "abc"), Hardlink("d/chain", "d/link"), Hardlink("d/link", "f")});
+  auto tree = Must({Hardlink("early", "d/chain"), File("f", "abc"), Hardlink("d/chain", "d/link"),
+                    Hardlink("d/link", "f")});
   for (const char* name : {"early", "f", "d/chain", "d/link"}) {
     EXPECT_EQ(At(*tree, name)->kind, ChildKind::kInode) << name;
     EXPECT_EQ(At(*tree, name)->target, 1u) << name;
@@ -127,7 +130,8 @@ TEST(LayerTreeTest, ResolvesHardLinks) {
   EXPECT_EQ(tree->file_bytes(), 3u);
 }
 
-// Goal: a link keeps the file that it was made to, when the name is written again; symbolic links and devices can be linked.
+// Goal: a link keeps the file that it was made to, when the name is written again; symbolic links and devices
+// can be linked.
 TEST(LayerTreeTest, HardLinkKeepsReplacedFile) {
   auto tree = Must({File("f", "old"), Hardlink("h", "f"), File("f", "new!"), Symlink("s", "t"), Hardlink("s2", "s")});
   EXPECT_EQ(At(*tree, "h")->target, 0u);
@@ -161,7 +165,8 @@ TEST(LayerTreeTest, RefusesBadHardLinks) {
 
 // Goal: whiteouts are kept for the layers below; markers and bookkeeping of aufs are no names.
 TEST(LayerTreeTest, KeepsWhiteouts) {
-  auto tree = Must({File("d/.wh.gone"), File("d/.wh..wh..opq"), File(".wh..wh.plnk"), File("wh.x"), File("d/.wh.gone")});
+  auto tree = Must({File("d/.wh.gone"), File("d/.wh..wh..opq"), File(".wh..wh.plnk"), File("wh.x"),
+                    File("d/.wh.gone")});
   EXPECT_EQ(Listing(*tree, kRootDir), "d wh.x ");
   const Child* gone = At(*tree, "d/gone");
   ASSERT_NE(gone, nullptr);
@@ -187,8 +192,9 @@ TEST(LayerTreeTest, WhiteoutBesideItsName) {
 
 // Goal: a character device 0/0 is a whiteout, as overlayfs takes it; other devices are themselves.
 TEST(LayerTreeTest, DeviceZeroIsAWhiteout) {
-  auto tree = Must({Device("null", format::EntryType::kCharDevice, 1, 3), Device("w", format::EntryType::kCharDevice, 0, 0),
-                    Hardlink("w2", "w"), Device("b", format::EntryType::kBlockDevice, 0, 0)});
+  using enum format::EntryType;
+  auto tree = Must({Device("null", kCharDevice, 1, 3), Device("w", kCharDevice, 0, 0), Hardlink("w2", "w"),
+                    Device("b", kBlockDevice, 0, 0)});
   EXPECT_EQ(At(*tree, "null")->kind, ChildKind::kInode);
   EXPECT_EQ(At(*tree, "b")->kind, ChildKind::kInode);
   EXPECT_EQ(At(*tree, "w")->kind, ChildKind::kWhiteout);

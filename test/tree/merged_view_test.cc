@@ -1,4 +1,5 @@
-// MergedView: the rules for stacking layers, one by one. (test/vfs/overlay_oracle_test.cc compares random stacks with overlayfs.)
+// MergedView: the rules for stacking layers, one by one. (test/vfs/overlay_oracle_test.cc compares random
+// stacks with overlayfs.)
 #include "fusefs/tree/merged_view.h"
 
 #include <gtest/gtest.h>
@@ -98,7 +99,8 @@ const format::Entry* MetaOf(const MergedView& view, std::string_view name) {
   return dir.entry == kNoEntry ? nullptr : &view.chain()[dir.layer]->index().entries[dir.entry];
 }
 
-// Goal: metadata of a directory is that of the topmost layer that lists it; a whiteout below takes it away, emptying does not.
+// Goal: metadata of a directory is that of the topmost layer that lists it; a whiteout below takes it away,
+// emptying does not.
 TEST(MergedViewTest, DirectoryMetadata) {
   EXPECT_EQ(MetaOf(*Merge({{Dir("d", 0700)}, {Dir("d", 0711)}, {File("d/x")}}), "d")->mode, 0711u);
   EXPECT_EQ(MetaOf(*Merge({{Dir("d", 0700)}, {File("d/.wh..wh..opq"), File("d/x")}}), "d")->mode, 0700u);
@@ -108,7 +110,8 @@ TEST(MergedViewTest, DirectoryMetadata) {
   EXPECT_EQ(MetaOf(*Merge({{Dir("", 0700)}, {File("d")}}), "")->mode, 0700u);
 }
 
-// Goal: above directories of others, whiteouts that may still hide something there are kept, and directories that hide theirs are opaque.
+// Goal: above directories of others, whiteouts that may still hide something there are kept, and directories
+// that hide theirs are opaque.
 TEST(MergedViewTest, AboveForeignKeepsWhatOnlyOverlayfsCanDo) {
   const MergeMode kAbove = MergeMode::kAboveForeign;
   EXPECT_EQ(Text({{File(".wh.a"), File("b")}, {File(".wh.b"), File("c")}}, kAbove), "a! b! c=1:1 ");
@@ -123,7 +126,8 @@ TEST(MergedViewTest, AboveForeignKeepsWhatOnlyOverlayfsCanDo) {
 
 // Goal: inside an opaque directory a whiteout has nothing left to hide.
 TEST(MergedViewTest, NoWhiteoutsUnderOpaqueDirectories) {
-  EXPECT_EQ(Text({{File("d/.wh..wh..opq"), File("d/.wh.x"), File("d/e/.wh.y")}}, MergeMode::kAboveForeign), "d/* d/e/ ");
+  const TreeLayer layer{File("d/.wh..wh..opq"), File("d/.wh.x"), File("d/e/.wh.y")};
+  EXPECT_EQ(Text({layer}, MergeMode::kAboveForeign), "d/* d/e/ ");
 }
 
 // Goal: a hard link to a file of a lower layer is that file, as the layers below show it.
@@ -151,7 +155,8 @@ TEST(MergedViewTest, DanglingHardLinksAreDropped) {
   }
 }
 
-// Goal: directory numbers depend on the layers alone: depth first, by name; parents and counts of subdirectories are right.
+// Goal: directory numbers depend on the layers alone: depth first, by name; parents and counts of
+// subdirectories are right.
 TEST(MergedViewTest, DirectoriesAreNumberedDepthFirst) {
   auto view = Merge({{Dir("b"), Dir("b/y"), File("b/f")}, {Dir("c"), Dir("a/z")}, {Dir("b/x")}});
   ASSERT_EQ(view->directory_count(), 7u);

@@ -1,5 +1,5 @@
-// The merged view of random layers beside what overlayfs shows for the same layers, and the form that the view takes above
-// directories of others. Needs root: mounts happen in a mount namespace of the test's own.
+// The merged view of random layers beside what overlayfs shows for the same layers, and the form that the view
+// takes above directories of others. Needs root: mounts happen in a mount namespace of the test's own.
 #include <sys/mount.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
@@ -91,8 +91,9 @@ TEST_F(OverlayOracleTest, MergedViewShowsWhatOverlayfsShows) {
   }
 }
 
-// Goal: a segment above ordinary directories leaves to overlayfs what only overlayfs can do. Method: the lower layers are
-// ordinary directories, the upper ones are written out as the view shows them, and the stack is compared with the stack of all.
+// Goal: a segment above ordinary directories leaves to overlayfs what only overlayfs can do. Method: the lower
+// layers are ordinary directories, the upper ones are written out as the view shows them, and the stack is
+// compared with the stack of all.
 TEST_F(OverlayOracleTest, SegmentAboveOrdinaryDirectoriesStacks) {
   for (int round = 0; round < kRounds; ++round) {
     const uint64_t seed = seed_ + static_cast<uint64_t>(round);

@@ -34,7 +34,8 @@ Result<std::shared_ptr<stream::FileContent>> FakeStreamer::Open(std::shared_ptr<
   return std::shared_ptr<stream::FileContent>(std::make_shared<FakeContent>(entries.at(entry_index).content));
 }
 
-vfs::MountSpec VfsFixture::Spec(uint32_t number, const std::string& id, const std::string& parent, const TreeLayer& layer) {
+vfs::MountSpec VfsFixture::Spec(uint32_t number, const std::string& id, const std::string& parent,
+                                const TreeLayer& layer) {
   const Digest blob = Digest::Of("layer " + std::to_string(number));
   streamer.Know(blob, layer);
   auto source = std::make_shared<stream::LayerSource>();

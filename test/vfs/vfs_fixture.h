@@ -1,5 +1,5 @@
-// What the tests of vfs/ share: a Streamer that answers from the layers' own bytes, layers mounted in a row, and a walk of
-// the Vfs in the form of a walk of a real directory (test/support/overlay_dirs.h).
+// What the tests of vfs/ share: a Streamer that answers from the layers' own bytes, layers mounted in a row,
+// and a walk of the Vfs in the form of a walk of a real directory (test/support/overlay_dirs.h).
 #ifndef HEADRACE_TEST_VFS_VFS_FIXTURE_H_
 #define HEADRACE_TEST_VFS_VFS_FIXTURE_H_
 
@@ -34,7 +34,8 @@ class VfsFixture : public ::testing::Test {
  protected:
   VfsFixture() : vfs(vfs::Vfs::Create(streamer, metrics)) {}
 
-  // A spec for mount `id` of that layer; slots are 2 * number and 2 * number + 1, the blob digest follows from `number`.
+  // A spec for mount `id` of that layer; slots are 2 * number and 2 * number + 1, the blob digest follows from
+  // `number`.
   vfs::MountSpec Spec(uint32_t number, const std::string& id, const std::string& parent, const TreeLayer& layer);
   // Mounts the layers as ids first, first + 1, ... each the parent of the next; returns the id of the top.
   std::string MountChain(const std::vector<TreeLayer>& layers, uint32_t first = 1, bool above_foreign = false);

@@ -189,7 +189,7 @@ TEST_F(VfsTest, RootListingWhileMountsChange) {
   uint64_t cookie = 0;
   for (int page = 0; page < 10; ++page) {
     int taken = 0;
-    ASSERT_OK(vfs->ReadDir(kRootNode, cookie, false, [&](const std::string& name, const struct stat& st, uint64_t next) {
+    ASSERT_OK(vfs->ReadDir(kRootNode, cookie, false, [&](const std::string& name, const auto& st, uint64_t next) {
       if (++taken > 4) return false;
       EXPECT_TRUE(S_ISDIR(st.st_mode));
       names.push_back(name);
@@ -281,7 +281,8 @@ TEST_F(VfsTest, RemoveMountInOrder) {
   EXPECT_EQ(metrics.layers, 0);
 }
 
-// Goal: nodes of a removed mount answer, new lookups below them too, until the kernel has forgotten all; then everything is gone.
+// Goal: nodes of a removed mount answer, new lookups below them too, until the kernel has forgotten all; then
+// everything is gone.
 TEST_F(VfsTest, RemovedMountLivesUntilForgotten) {
   MountChain({{File("d/f", "abc")}, {File("d/g")}});
   const NodeId mount = Node("2");

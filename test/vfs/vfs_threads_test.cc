@@ -1,5 +1,5 @@
-// Vfs from many threads at once: lookups, listings and forgets while mounts come and go. Meant for tsan and asan; the counts
-// must come out even at the end.
+// Vfs from many threads at once: lookups, listings and forgets while mounts come and go. Meant for tsan and
+// asan; the counts must come out even at the end.
 #include <atomic>
 #include <cerrno>
 #include <random>
@@ -59,8 +59,8 @@ class Walker {
   std::vector<NodeId> held_;
 };
 
-// Goal: no race, no stale node while it is held, nothing left over. Method: two walkers against two threads that add and remove chains
-// which share layers.
+// Goal: no race, no stale node while it is held, nothing left over. Method: two walkers against two threads
+// that add and remove chains which share layers.
 TEST_F(VfsThreadsTest, WalksWhileMountsComeAndGo) {
   const uint64_t seed = TestSeed();
   const auto layers = RandomLayers(seed, {.layers = 3, .entries_per_layer = 40});
