@@ -10,7 +10,6 @@ namespace headrace::format {
 void FrameJob::Reset() {
   data.clear();
   marks.clear();
-  frame.clear();
   is_content = first_of_file = last_of_file = false;
   hash_file = true;
   entry = file_offset = file_crc = 0;
@@ -142,7 +141,10 @@ void FramePipeline::HashContent(FrameJob& job) {
 }
 
 void FramePipeline::CompressJob(FrameJob& job, FrameCompressor& compressor) {
-  if (job.data.empty()) return;
+  if (job.data.empty()) {
+    job.frame.clear();
+    return;
+  }
   if (job.is_content && !(job.first_of_file && job.last_of_file && job.hash_file)) {
     job.digest = Digest::Of(std::span<const uint8_t>(job.data));
   }

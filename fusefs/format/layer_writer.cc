@@ -87,7 +87,8 @@ class LayerWriterImpl final : public LayerWriter, private TarReader::Handler {
   std::unique_ptr<FrameJob> raw_;      // headers and padding that are being collected
   std::unique_ptr<FrameJob> content_;  // the chunk that is being collected
   uint64_t chunk_left_ = 0;            // its bytes that must still come
-  size_t region_ = 0;                  // sparse files: the region it is in
+  size_t region_ = 0;                  // sparse files: the region it is in,
+  uint64_t region_begin_ = 0;          // and the stored bytes of the regions before that one
   uint64_t stored_done_ = 0;           // bytes of the current file that are in chunks already or in this one
 
   std::vector<WrittenEntry> entries_;
@@ -135,6 +136,7 @@ Status LayerWriterImpl::OnEntry(const TarEntry& entry) {
   raw_->marks.push_back({raw_->data.size(), entries_.size()});
   entries_.push_back(std::move(written));
   region_ = 0;
+  region_begin_ = 0;
   stored_done_ = 0;
   if (entry.stored_size > 0) return FlushRaw();
   return OkStatus();
@@ -151,10 +153,8 @@ void LayerWriterImpl::StartChunk() {
   uint64_t left = tar.stored_size - stored_done_;
   content_->file_offset = stored_done_;
   if (tar.is_sparse) {
-    uint64_t before = 0;  // stored bytes of the regions before this one
-    for (size_t i = 0; i < region_; ++i) before += tar.sparse[i].size;
-    while (stored_done_ - before >= tar.sparse[region_].size) before += tar.sparse[region_++].size;
-    const uint64_t in_region = stored_done_ - before;
+    while (stored_done_ - region_begin_ >= tar.sparse[region_].size) region_begin_ += tar.sparse[region_++].size;
+    const uint64_t in_region = stored_done_ - region_begin_;
     content_->file_offset = tar.sparse[region_].offset + in_region;
     left = tar.sparse[region_].size - in_region;
   }

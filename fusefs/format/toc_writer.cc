@@ -13,6 +13,8 @@
 namespace headrace::format {
 namespace {
 
+constexpr uint64_t kLinkMovesMax = 100'000'000;  // seconds
+
 std::string_view TypeName(char type) {
   switch (type) {
     case '1': return "hardlink";
@@ -140,6 +142,7 @@ Result<bool> DropOverwritten(std::vector<WrittenEntry>& entries) {
   std::map<std::string, size_t> live;                // clean name -> entry
   std::multimap<std::string, size_t> links;          // clean target -> hard links to it
   std::vector<bool> dropped(entries.size(), false);
+  uint64_t moves = 0;  // of hard links; a tar can be made such that they are quadratic
   // Takes out entry `i`, which is in `live`. Its other names keep the content: the first becomes the file.
   const auto drop = [&](size_t i) {
     dropped[i] = true;
@@ -170,6 +173,7 @@ Result<bool> DropOverwritten(std::vector<WrittenEntry>& entries) {
       entries[other].tar.link_target = name;
       links.emplace(name, other);
     }
+    moves += others.size();
   };
   for (size_t i = 0; i < entries.size(); ++i) {
     const std::string name = entries[i].clean_name;
@@ -183,6 +187,7 @@ Result<bool> DropOverwritten(std::vector<WrittenEntry>& entries) {
         it = live.erase(it);
       }
     }
+    if (moves > kLinkMovesMax) return ResourceExhaustedError("tar overwrites hard-linked files too often");
     live.emplace(name, i);
     if (entries[i].tar.type == '1') {
       HR_ASSIGN_OR_RETURN(std::string target, CleanName(entries[i].tar.link_target));
