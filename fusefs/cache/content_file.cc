@@ -87,6 +87,7 @@ Status ContentFile::LoadExisting(bool* invalid) {
   const bool sealed = SealMatches(bytes.subspan<kMapSealOffset, kMapSealSize>(), spec_);
   Result<UniqueFd> data = OpenFile(data_path_, (sealed ? O_RDONLY : O_RDWR) | O_NOFOLLOW);
   if (!data.ok() && data.status().errno_override() == ENOENT) return reject("the data file is gone");
+  if (!data.ok() && data.status().errno_override() == ELOOP) return reject("the data file is a symbolic link");
   HR_RETURN_IF_ERROR(data.status());
   struct stat st;
   if (::fstat(data->get(), &st) != 0) return Status::FromErrno(errno, "fstat " + data_path_);

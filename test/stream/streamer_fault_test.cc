@@ -1,5 +1,7 @@
 // Goal: a source or a disk that fails, hangs, lies or comes late: right bytes or an error in time, nothing wrong ever, nothing left behind.
 #include <fcntl.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "fusefs/base/file.h"
@@ -291,6 +293,31 @@ TEST_F(StreamFaultTest, WithoutACacheEverythingIsServed) {
   EXPECT_EQ(source_.requests(), 4u);
   EXPECT_GE(Metrics::Get(metrics_.cache_write_errors), 1);
   ASSERT_EQ(unlink((dir_ / "cache").c_str()), 0);
+}
+
+// A disk that takes only the first chunk: everything is served, and what fits later is kept.
+TEST_F(StreamFaultTest, AFullDiskIsLivedThrough) {
+  signal(SIGXFSZ, SIG_IGN);
+  Start();
+  source_.ServeEverything();
+  MakeFile();
+  auto content = Open(layer_source_, entry_);
+  rlimit before;
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  rlimit small = before;
+  small.rlim_cur = 15'000;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+  for (uint64_t at = 0; at < 40'000; at += 2'500) ExpectBytes(Pending(*content, at, 2'500).Wait(), file(), at, 2'500);
+  EXPECT_TRUE(Eventually([&] { return Metrics::Get(metrics_.cache_write_errors) == 3; }));
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &before), 0);
+  EXPECT_EQ(source_.requests(), 4u);
+  EXPECT_EQ(Metrics::Get(metrics_.cache_write_bytes), 10'000);
+  content.reset();  // what was only in memory is gone
+  Start();
+  content = Open(layer_source_, entry_);
+  ExpectBytes(Pending(*content, 0, 40'000).Wait(), file(), 0, 40'000);
+  EXPECT_TRUE(Eventually([&] { return content->sealed(); }));
+  EXPECT_EQ(source_.requests(), 5u);
 }
 
 // -- the end
