@@ -198,7 +198,8 @@ class Generator {
 
   std::string RandomName() {
     static const char* const kOdd[] = {"with space", "new\nline", "tab\there", "\xff\xfe\x80", "\xc3\xa4\xc3\xb6",
-                                       "-rf", "*", "quote\"'", "back\\slash", "...", ".wh", ".hidden", "wh.x", "a:b,c=d"};
+                                       "-rf", "*", "quote\"'", "back\\slash", "...", ".wh", ".hidden", "wh.x",
+                                       "a:b,c=d"};
     const uint64_t dice = Below(100);
     if (dice < 12) return kOdd[Below(std::size(kOdd))];
     if (dice < 14) return std::string(255, static_cast<char>('a' + Below(26)));
