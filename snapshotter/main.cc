@@ -50,7 +50,8 @@ Result<UniqueFd> LockRoot(const std::string& root) {
   HR_RETURN_IF_ERROR(MakeDirs(root, 0700));
   HR_ASSIGN_OR_RETURN(UniqueFd lock, OpenFile(root + "/lock", O_RDWR | O_CREAT, 0600));
   if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    return FailedPreconditionError(root + ": another headrace-snapshotter works on it (" + root + "/lock is held)");
+    return FailedPreconditionError(root + ": another headrace-snapshotter works on it (" + root +
+                                   "/lock is held)");
   }
   return lock;
 }
@@ -67,7 +68,8 @@ void Notify(std::string_view state) {
   if (address.sun_path[0] == '@') address.sun_path[0] = '\0';
   UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  if (!fd.valid() || ::sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL, reinterpret_cast<sockaddr*>(&address), size) < 0) {
+  if (!fd.valid() || ::sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL,
+                              reinterpret_cast<sockaddr*>(&address), size) < 0) {
     log::Warn("systemd was not notified error=\"{}\"", std::strerror(errno));
   }
 }
@@ -77,13 +79,15 @@ void RaiseDescriptorLimit() {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
   limit.rlim_cur = limit.rlim_max;
-  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) log::Warn("RLIMIT_NOFILE stays error=\"{}\"", std::strerror(errno));
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0)
+    log::Warn("RLIMIT_NOFILE stays error=\"{}\"", std::strerror(errno));
 }
 
 Status Run(const config::SnapshotterConfig& settings) {
   HR_ASSIGN_OR_RETURN(UniqueFd lock, LockRoot(settings.root));
   size_t slash = settings.socket.rfind('/');
-  if (slash != std::string::npos && slash > 0) HR_RETURN_IF_ERROR(MakeDirs(settings.socket.substr(0, slash), 0711));
+  if (slash != std::string::npos && slash > 0)
+    HR_RETURN_IF_ERROR(MakeDirs(settings.socket.substr(0, slash), 0711));
 
   // Every thread inherits the mask, so that only sigwait below sees these.
   sigset_t stop_signals;
@@ -93,17 +97,22 @@ Status Run(const config::SnapshotterConfig& settings) {
   ::pthread_sigmask(SIG_BLOCK, &stop_signals, nullptr);
 
   ControlClient layers({.socket = settings.control_socket});
-  HR_ASSIGN_OR_RETURN(auto core, Snapshotter::Create({.root = settings.root, .mount_deadline = settings.mount_deadline}, &layers));
+  HR_ASSIGN_OR_RETURN(
+      auto core, Snapshotter::Create(
+                     {.root = settings.root, .mount_deadline = settings.mount_deadline}, &layers));
   HR_ASSIGN_OR_RETURN(ServedSnapshotter served, Serve(core.get(), settings.socket));
-  log::Info("serving socket={} root={} version={}", settings.socket, settings.root, HEADRACE_VERSION);
+  log::Info("serving socket={} root={} version={}", settings.socket, settings.root,
+            HEADRACE_VERSION);
   Notify("READY=1");
 
   // containerd need not wait for any of this: calls that need a lazy snapshot see to it themselves.
   std::thread start_up([&core] {
     Status restored = core->RestoreLazy();
-    if (!restored.ok()) log::Warn("not all lazy snapshots are served yet error=\"{}\"", restored.ToString());
+    if (!restored.ok())
+      log::Warn("not all lazy snapshots are served yet error=\"{}\"", restored.ToString());
     Status cleaned = core->Cleanup();
-    if (!cleaned.ok()) log::Warn("leftovers of an earlier run remain error=\"{}\"", cleaned.ToString());
+    if (!cleaned.ok())
+      log::Warn("leftovers of an earlier run remain error=\"{}\"", cleaned.ToString());
   });
   int signal = 0;
   ::sigwait(&stop_signals, &signal);
@@ -119,7 +128,9 @@ Status Run(const config::SnapshotterConfig& settings) {
 
 int Main(int argc, char** argv) {
   Flags flags;
-  CLI::App app("headrace-snapshotter " HEADRACE_VERSION ": containerd snapshotter that serves model images lazily", "headrace-snapshotter");
+  CLI::App app("headrace-snapshotter " HEADRACE_VERSION
+               ": containerd snapshotter that serves model images lazily",
+               "headrace-snapshotter");
   app.add_option("--config", flags.config, "configuration file (TOML, section [snapshotter])");
   app.add_option("--root", flags.root, "directory of metadata and snapshots");
   app.add_option("--socket", flags.socket, "unix socket for containerd");

@@ -42,7 +42,9 @@ class UsageWalk {
   }
 
   Status Walk(int fd, const std::string& path, int depth) {
-    if (depth > kDepthMax) return ResourceExhaustedError(path + ": deeper than " + std::to_string(kDepthMax) + " directories");
+    if (depth > kDepthMax)
+      return ResourceExhaustedError(path + ": deeper than " + std::to_string(kDepthMax) +
+                                    " directories");
     DirPtr dir(::fdopendir(fd));
     if (!dir) {
       int err = errno;
@@ -69,7 +71,8 @@ class UsageWalk {
     Count(st);
     if (!S_ISDIR(st.st_mode)) return {};
     int fd = ::openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) return errno == ENOENT ? OkStatus() : Status::FromErrno(errno, "open " + path + "/" + name);
+    if (fd < 0)
+      return errno == ENOENT ? OkStatus() : Status::FromErrno(errno, "open " + path + "/" + name);
     return Walk(fd, path + "/" + name, depth + 1);
   }
 
@@ -83,7 +86,8 @@ class UsageWalk {
 
 Result<Directories> Directories::Open(const std::string& root) {
   if (root.empty() || root.front() != '/' || root.find_first_of(":,\\") != std::string::npos) {
-    return InvalidArgumentError("root " + root + ": must be an absolute path without ':', ',' and '\\'");
+    return InvalidArgumentError("root " + root +
+                                ": must be an absolute path without ':', ',' and '\\'");
   }
   std::string base = root + "/snapshots";
   HR_RETURN_IF_ERROR(MakeDirs(base, 0700));

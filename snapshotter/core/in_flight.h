@@ -1,5 +1,6 @@
-// Sets of things that are being worked on: ids that Cleanup must not take for leftovers, and targets that only one call may make.
-// Thread-safe; nothing blocks except TakeTurn, up to its deadline.
+// Sets of things that are being worked on: ids that Cleanup must not take for leftovers, and
+// targets that only one call may make. Thread-safe; nothing blocks except TakeTurn, up to its
+// deadline.
 #ifndef HEADRACE_SNAPSHOTTER_CORE_IN_FLIGHT_H_
 #define HEADRACE_SNAPSHOTTER_CORE_IN_FLIGHT_H_
 
@@ -24,7 +25,8 @@ class InFlight {
     }
     Guard(const Guard&) = delete;
     Guard& operator=(const Guard&) = delete;
-    Guard(Guard&& other) noexcept : owner_(std::exchange(other.owner_, nullptr)), key_(std::move(other.key_)) {}
+    Guard(Guard&& other) noexcept
+        : owner_(std::exchange(other.owner_, nullptr)), key_(std::move(other.key_)) {}
     Guard& operator=(Guard&&) = delete;
     bool held() const { return owner_ != nullptr; }
 

@@ -20,8 +20,11 @@ bool IsCancelled(const CallContext& call) {
   return steady_clock::now() >= call.deadline || (call.cancelled && call.cancelled());
 }
 
-// Backend names that containerd makes are <namespace>/<decimal sequence>/<key>: "lazy" is no decimal number.
-std::string LazyName(uint64_t id, const std::string& ref) { return "headrace/lazy/" + std::to_string(id) + "/" + ref; }
+// Backend names that containerd makes are <namespace>/<decimal sequence>/<key>: "lazy" is no
+// decimal number.
+std::string LazyName(uint64_t id, const std::string& ref) {
+  return "headrace/lazy/" + std::to_string(id) + "/" + ref;
+}
 
 }  // namespace
 
@@ -33,8 +36,10 @@ struct Snapshotter::LazyRequest {
   Labels labels;
 };
 
-Result<Snapshotter::LazyOutcome> Snapshotter::PrepareLazy(const CallContext& call, const std::string& parent,
-                                                          std::span<const Record> chain, const Labels& labels) {
+Result<Snapshotter::LazyOutcome> Snapshotter::PrepareLazy(const CallContext& call,
+                                                          const std::string& parent,
+                                                          std::span<const Record> chain,
+                                                          const Labels& labels) {
   LazyRequest request;
   request.ref = LabelOr(labels, kLabelRef);
   request.parent = parent;
@@ -45,8 +50,12 @@ Result<Snapshotter::LazyOutcome> Snapshotter::PrepareLazy(const CallContext& cal
   request.layer.toc = LabelOr(labels, kLabelToc);
   if (request.layer.image_ref.empty() || request.layer.blob_digest.empty()) {
     if (!said_no_image_ref_.exchange(true)) {
-      log::Warn("layers in Headrace's format are downloaded whole, because containerd does not say which image they belong to: "
-                "set disable_snapshot_annotations = false for its CRI plugin (config/containerd/ has the files) ref={}", request.ref);
+      log::Warn(
+          "layers in Headrace's format are downloaded whole, because containerd does not say which "
+          "image they belong to: "
+          "set disable_snapshot_annotations = false for its CRI plugin (config/containerd/ has the "
+          "files) ref={}",
+          request.ref);
     }
     return LazyOutcome::kFallBack;
   }
@@ -57,10 +66,13 @@ Result<Snapshotter::LazyOutcome> Snapshotter::PrepareLazy(const CallContext& cal
     request.layer.above_foreign = !chain.empty();
   }
 
-  // One call makes the target, the others wait for it and then find it. Each maker takes mount_deadline at most.
+  // One call makes the target, the others wait for it and then find it. Each maker takes
+  // mount_deadline at most.
   auto patience = std::min(call.deadline, steady_clock::now() + 2 * options_.mount_deadline);
   auto turn = targets_in_flight_.TakeTurn(request.ref + '\0' + parent, patience);
-  if (!turn.held()) return UnavailableError("layer " + request.layer.blob_digest + ": another call has been mounting it for long; try again");
+  if (!turn.held())
+    return UnavailableError("layer " + request.layer.blob_digest +
+                            ": another call has been mounting it for long; try again");
   HR_ASSIGN_OR_RETURN(std::optional<Record> existing, store_->FindLazy(request.ref, parent));
   if (existing) return LazyOutcome::kServed;
   if (request.parent_id) {
@@ -70,7 +82,8 @@ Result<Snapshotter::LazyOutcome> Snapshotter::PrepareLazy(const CallContext& cal
   return MountNewLayer(call, request);
 }
 
-// headrace-fused keeps state of its own: if ours was lost (another root, a wiped disk) it may still show what had these ids then.
+// headrace-fused keeps state of its own: if ours was lost (another root, a wiped disk) it may still
+// show what had these ids then.
 Result<uint64_t> Snapshotter::AllotUnknownId(const std::string& layer) {
   constexpr int kTriesMax = 10'000;  // more snapshots than a node has
   for (int i = 0; i < kTriesMax; ++i) {
@@ -78,39 +91,52 @@ Result<uint64_t> Snapshotter::AllotUnknownId(const std::string& layer) {
     Result<std::string> known = layers_->Check(id);
     if (!known.ok() && known.status().code() == StatusCode::kNotFound) return id;
     if (!known.ok()) return UnavailableError(layer + ": " + known.status().message());
-    log::Warn("id skipped, headrace-fused shows something under it that is none of ours snapshot={} path={}", id, *known);
+    log::Warn(
+        "id skipped, headrace-fused shows something under it that is none of ours snapshot={} "
+        "path={}",
+        id, *known);
   }
-  return FailedPreconditionError(layer + ": headrace-fused shows the snapshots of another root; stop it and remove its [fused] root");
+  return FailedPreconditionError(
+      layer +
+      ": headrace-fused shows the snapshots of another root; stop it and remove its [fused] root");
 }
 
-Result<Snapshotter::LazyOutcome> Snapshotter::MountNewLayer(const CallContext& call, const LazyRequest& request) {
+Result<Snapshotter::LazyOutcome> Snapshotter::MountNewLayer(const CallContext& call,
+                                                            const LazyRequest& request) {
   std::string layer = "image " + request.layer.image_ref + ", layer " + request.layer.blob_digest;
   // If headrace-fused is down this is no reason to download a model whole: the caller tries again.
   HR_ASSIGN_OR_RETURN(uint64_t id, AllotUnknownId(layer));
   auto wanted = ids_in_flight_.TakeTurn(id, steady_clock::now());
-  // From here until the row is there a crash or a failure leaves a mount behind: written down first, for Cleanup.
+  // From here until the row is there a crash or a failure leaves a mount behind: written down
+  // first, for Cleanup.
   HR_RETURN_IF_ERROR(store_->AddLeftover({id, /*lazy=*/true}));
   SyncPoint("lazy:leftover");
   auto deadline = std::min(call.deadline, steady_clock::now() + options_.mount_deadline);
   Result<std::string> path = layers_->Mount({id, request.parent_id, request.layer}, deadline);
   SyncPoint("lazy:mounted");
   if (IsCancelled(call)) return CancelledError(layer + ": the caller went away");
+  if (!path.ok() && layers_->Check(id).status().code() == StatusCode::kUnavailable) {
+    return UnavailableError(layer + ": " + path.status().message());  // it died under the call
+  }
   if (!path.ok()) {
     if (path.status().code() == StatusCode::kDataLoss) {
-      log::Error("layer is not what its manifest says and is not served lazily, containerd downloads and checks it image={} layer={} error=\"{}\"",
-                 request.layer.image_ref, request.layer.blob_digest, path.status().ToString());
+      log::Error(
+          "layer is not what its manifest says and is not served lazily, containerd downloads and "
+          "checks it image={} layer={} error=\"{}\"",
+          request.layer.image_ref, request.layer.blob_digest, path.status().ToString());
     } else {
-      log::Warn("layer is not served lazily, containerd downloads it image={} layer={} error=\"{}\"", request.layer.image_ref,
-                request.layer.blob_digest, path.status().ToString());
+      log::Warn(
+          "layer is not served lazily, containerd downloads it image={} layer={} error=\"{}\"",
+          request.layer.image_ref, request.layer.blob_digest, path.status().ToString());
     }
     return LazyOutcome::kFallBack;
   }
-  Result<Record> record = store_->Create(
-      {id, Kind::kCommitted, LazyName(id, request.ref), request.parent, request.labels, request.layer});
+  Result<Record> record = store_->Create({id, Kind::kCommitted, LazyName(id, request.ref),
+                                          request.parent, request.labels, request.layer});
   if (!record.ok()) return record.status().Annotate(layer);
   SyncPoint("lazy:row");
-  log::Info("layer served lazily snapshot={} image={} layer={} ref={} path={}", id, request.layer.image_ref,
-            request.layer.blob_digest, request.ref, *path);
+  log::Info("layer served lazily snapshot={} image={} layer={} ref={} path={}", id,
+            request.layer.image_ref, request.layer.blob_digest, request.ref, *path);
   return LazyOutcome::kServed;
 }
 
@@ -129,7 +155,8 @@ Result<std::string> Snapshotter::ServedPath(std::span<const Record> chain) {
     }
   }
   if (path.ok()) return path;
-  return UnavailableError("lazy snapshot " + chain.front().info.name + " (layer " + chain.front().lazy->blob_digest +
+  return UnavailableError("lazy snapshot " + chain.front().info.name + " (layer " +
+                          chain.front().lazy->blob_digest +
                           ") is not served: " + path.status().ToString());
 }
 

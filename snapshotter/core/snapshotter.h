@@ -1,15 +1,18 @@
 // Snapshotter: the state machine behind containerd's Snapshots API.
 //
-// Ordinary layers are unpacked by containerd into directories of ours (directories.h) and combined with overlayfs. Layers in Headrace's
-// format are never unpacked: Prepare has headrace-fused show them and answers AlreadyExists, which makes containerd skip the download.
-// Metadata is in MetaStore; a directory or a mount exists before the row that refers to it and goes after it, so that a crash at any
-// point leaves at most leftovers, which Cleanup takes away.
+// Ordinary layers are unpacked by containerd into directories of ours (directories.h) and combined
+// with overlayfs. Layers in Headrace's format are never unpacked: Prepare has headrace-fused show
+// them and answers AlreadyExists, which makes containerd skip the download. Metadata is in
+// MetaStore; a directory or a mount exists before the row that refers to it and goes after it, so
+// that a crash at any point leaves at most leftovers, which Cleanup takes away.
 //
-// Threads: all methods may be called by any thread at once. No lock is held while anything waits for the disk (but the store's own
-// writer), headrace-fused or a registry. Only Prepare of a lazy layer waits for a registry, at most Options::mount_deadline; methods
-// that look at lazy ancestors ask headrace-fused, which answers at once or counts as down (Unavailable). Commit, Update and Remove
-// touch nothing but the store: containerd calls them inside its own write transaction or under its lock.
-// Errors: the classes of containerd's own snapshotters (store/meta_store.h), messages name the snapshot.
+// Threads: all methods may be called by any thread at once. No lock is held while anything waits
+// for the disk (but the store's own writer), headrace-fused or a registry. Only Prepare of a lazy
+// layer waits for a registry, at most Options::mount_deadline; methods that look at lazy ancestors
+// ask headrace-fused, which answers at once or counts as down (Unavailable). Commit, Update and
+// Remove touch nothing but the store: containerd calls them inside its own write transaction or
+// under its lock. Errors: the classes of containerd's own snapshotters (store/meta_store.h),
+// messages name the snapshot.
 #ifndef HEADRACE_SNAPSHOTTER_CORE_SNAPSHOTTER_H_
 #define HEADRACE_SNAPSHOTTER_CORE_SNAPSHOTTER_H_
 
@@ -45,40 +48,50 @@ class Snapshotter {
     std::chrono::nanoseconds mount_deadline = std::chrono::seconds(30);
     std::chrono::milliseconds usage_max_age{5000};
     std::chrono::milliseconds usage_wait{500};
-    std::function<int64_t()> now_ns;                         // tests
-    std::function<void(std::string_view point)> sync_point;  // tests: called between the steps of an operation
+    std::function<int64_t()> now_ns;  // tests
+    std::function<void(std::string_view point)>
+        sync_point;  // tests: called between the steps of an operation
   };
   // `layers` outlives the snapshotter.
   static Result<std::unique_ptr<Snapshotter>> Create(Options options, LayerMounter* layers);
   ~Snapshotter();
 
-  Result<std::vector<Mount>> Prepare(const CallContext& call, const std::string& key, const std::string& parent, const Labels& labels);
-  Result<std::vector<Mount>> View(const CallContext& call, const std::string& key, const std::string& parent, const Labels& labels);
+  Result<std::vector<Mount>> Prepare(const CallContext& call, const std::string& key,
+                                     const std::string& parent, const Labels& labels);
+  Result<std::vector<Mount>> View(const CallContext& call, const std::string& key,
+                                  const std::string& parent, const Labels& labels);
   Result<std::vector<Mount>> Mounts(const std::string& key);
-  Status Commit(const std::string& name, const std::string& key, const Labels& labels, const std::string& parent);
+  Status Commit(const std::string& name, const std::string& key, const Labels& labels,
+                const std::string& parent);
   Status Remove(const std::string& name);
   Result<Info> Stat(const std::string& name);
-  Result<Info> Update(const std::string& name, const Labels& labels, const std::vector<std::string>& mask);
+  Result<Info> Update(const std::string& name, const Labels& labels,
+                      const std::vector<std::string>& mask);
   // As of one moment; the caller may take its time with the result.
   Result<std::vector<Info>> List(const std::vector<std::string>& filters);
-  // Disk that the snapshot itself takes. Lazy snapshots take none of their own: what is cached of them belongs to every image that
-  // shares it and is reported by `headrace status`.
+  // Disk that the snapshot itself takes. Lazy snapshots take none of their own: what is cached of
+  // them belongs to every image that shares it and is reported by `headrace status`.
   Result<Usage> GetUsage(const std::string& name);
-  // Takes away what removed snapshots and failed or interrupted operations left. Goes on after a failure and reports the first.
+  // Takes away what removed snapshots and failed or interrupted operations left. Goes on after a
+  // failure and reports the first.
   Status Cleanup();
 
-  // Has headrace-fused show every lazy snapshot that it should (it usually does already: it keeps state of its own). At start.
+  // Has headrace-fused show every lazy snapshot that it should (it usually does already: it keeps
+  // state of its own). At start.
   Status RestoreLazy();
   // Makes RestoreLazy and Cleanup return after the item that they are at.
   void Stop() { stopping_.store(true); }
 
  private:
-  Snapshotter(Options options, LayerMounter* layers, Directories directories, std::unique_ptr<MetaStore> store);
+  Snapshotter(Options options, LayerMounter* layers, Directories directories,
+              std::unique_ptr<MetaStore> store);
 
-  Result<std::vector<Mount>> CreateOrdinary(Kind kind, const std::string& key, const std::string& parent, const Labels& labels);
+  Result<std::vector<Mount>> CreateOrdinary(Kind kind, const std::string& key,
+                                            const std::string& parent, const Labels& labels);
   Result<std::vector<Record>> ParentChain(const std::string& key, const std::string& parent);
   Result<std::vector<std::string>> Lowers(std::span<const Record> chain);
-  Result<std::vector<Mount>> MountsOf(const Record& self, std::span<const Record> ancestors, std::vector<std::string> lowers) const;
+  Result<std::vector<Mount>> MountsOf(const Record& self, std::span<const Record> ancestors,
+                                      std::vector<std::string> lowers) const;
   void SyncPoint(std::string_view point) const {
     if (options_.sync_point) options_.sync_point(point);
   }
@@ -86,8 +99,8 @@ class Snapshotter {
   // lazy_prepare.cc
   enum class LazyOutcome { kServed, kFallBack };
   struct LazyRequest;
-  Result<LazyOutcome> PrepareLazy(const CallContext& call, const std::string& parent, std::span<const Record> chain,
-                                  const Labels& labels);
+  Result<LazyOutcome> PrepareLazy(const CallContext& call, const std::string& parent,
+                                  std::span<const Record> chain, const Labels& labels);
   Result<uint64_t> AllotUnknownId(const std::string& layer);
   Result<LazyOutcome> MountNewLayer(const CallContext& call, const LazyRequest& request);
   // The directory of chain[0], a lazy snapshot; has headrace-fused show it again if it does not.
@@ -98,8 +111,8 @@ class Snapshotter {
   Directories directories_;
   std::unique_ptr<MetaStore> store_;
   bool overlay_has_index_ = false;
-  InFlight<uint64_t> ids_in_flight_;          // ids that have no row yet but are wanted
-  InFlight<std::string> targets_in_flight_;   // ref and parent of lazy snapshots that are being made
+  InFlight<uint64_t> ids_in_flight_;         // ids that have no row yet but are wanted
+  InFlight<std::string> targets_in_flight_;  // ref and parent of lazy snapshots that are being made
   std::atomic<bool> said_no_image_ref_{false};
   std::atomic<bool> stopping_{false};
   UsageMeter meter_;  // last: its thread uses the store

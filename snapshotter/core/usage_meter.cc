@@ -23,7 +23,8 @@ void UsageMeter::Start(uint64_t id, Entry* entry, const std::string& path) {
 
 void UsageMeter::Finish(uint64_t id, uint64_t generation, const std::string& path) {
   Result<Usage> usage = MeasureUsage(path, stop_);
-  if (!usage.ok() && usage.status().code() != StatusCode::kNotFound && usage.status().code() != StatusCode::kCancelled) {
+  if (!usage.ok() && usage.status().code() != StatusCode::kNotFound &&
+      usage.status().code() != StatusCode::kCancelled) {
     log::Warn("usage cannot be measured snapshot={} error=\"{}\"", id, usage.status().ToString());
   }
   bool final = false;
@@ -49,7 +50,8 @@ Usage UsageMeter::Get(uint64_t id, const std::string& path) {
   MutexLock lock(mu_);
   Entry& entry = entries_[id];
   bool measured = entry.measured_at != std::chrono::steady_clock::time_point();
-  bool fresh = measured && (entry.final || std::chrono::steady_clock::now() - entry.measured_at < options_.max_age);
+  bool fresh = measured && (entry.final || std::chrono::steady_clock::now() - entry.measured_at <
+                                               options_.max_age);
   if (!fresh && !entry.running) Start(id, &entry, path);
   if (!fresh) {
     done_.WaitFor(mu_, options_.wait, [&] {

@@ -1,7 +1,8 @@
-// UsageMeter: how much disk a snapshot takes, without making anybody wait for a tree walk: one background thread walks, callers get
-// the latest result. Commit must be fast (it runs inside containerd's write transaction) and Usage is asked for every ten seconds for
-// every snapshot, so neither may walk itself.
-// Thread-safe. Get waits for a walk at most Options::wait. The destructor stops the walk that is under way.
+// UsageMeter: how much disk a snapshot takes, without making anybody wait for a tree walk: one
+// background thread walks, callers get the latest result. Commit must be fast (it runs inside
+// containerd's write transaction) and Usage is asked for every ten seconds for every snapshot, so
+// neither may walk itself. Thread-safe. Get waits for a walk at most Options::wait. The destructor
+// stops the walk that is under way.
 #ifndef HEADRACE_SNAPSHOTTER_CORE_USAGE_METER_H_
 #define HEADRACE_SNAPSHOTTER_CORE_USAGE_METER_H_
 
@@ -29,9 +30,11 @@ class UsageMeter {
   explicit UsageMeter(Options options);
   ~UsageMeter();
 
-  // Of a directory that may change: at most max_age old if it was measured within `wait`, else the last result (at first nothing).
+  // Of a directory that may change: at most max_age old if it was measured within `wait`, else the
+  // last result (at first nothing).
   Usage Get(uint64_t id, const std::string& path);
-  // The directory will not change any more: it is measured (again), and the result goes to on_final.
+  // The directory will not change any more: it is measured (again), and the result goes to
+  // on_final.
   void MeasureForGood(uint64_t id, const std::string& path);
   void Forget(uint64_t id);
 

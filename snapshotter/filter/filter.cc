@@ -20,16 +20,21 @@ struct Filter::Selector {
   bool Match(const FieldLookup& field) const {
     std::optional<std::string> found = field(path);
     switch (op) {
-      case Operator::kPresent: return found.has_value();
-      case Operator::kEqual: return found && *found == value;
-      case Operator::kNotEqual: return found.value_or("") != value;
-      case Operator::kMatches: return pattern->ok() && re2::RE2::PartialMatch(found.value_or(""), *pattern);
+      case Operator::kPresent:
+        return found.has_value();
+      case Operator::kEqual:
+        return found && *found == value;
+      case Operator::kNotEqual:
+        return found.value_or("") != value;
+      case Operator::kMatches:
+        return pattern->ok() && re2::RE2::PartialMatch(found.value_or(""), *pattern);
     }
     return false;
   }
 };
 
-// Recursive descent without recursion: selectors := selector (',' selector)*, selector := fieldpath [operator value].
+// Recursive descent without recursion: selectors := selector (',' selector)*, selector := fieldpath
+// [operator value].
 class FilterParser {
  public:
   explicit FilterParser(std::string_view input) : input_(input), scanner_(input) {}
@@ -59,10 +64,12 @@ class FilterParser {
     if (selector->op == Operator::kMatches) {
       re2::RE2::Options options;
       options.set_log_errors(false);
-      options.set_max_mem(1 << 20);  // a hostile pattern may not grow beyond this; it then does not compile
+      options.set_max_mem(
+          1 << 20);  // a hostile pattern may not grow beyond this; it then does not compile
       selector->pattern = std::make_unique<re2::RE2>(selector->value, options);
       if (!selector->pattern->ok()) {
-        log::Warn("filter pattern does not compile and matches nothing error=\"{}\"", selector->pattern->error());
+        log::Warn("filter pattern does not compile and matches nothing error=\"{}\"",
+                  selector->pattern->error());
       }
     }
     return std::shared_ptr<const Filter::Selector>(std::move(selector));
@@ -88,7 +95,8 @@ class FilterParser {
   Result<Operator> ParseOperator() {
     Token token = scanner_.Scan();
     if (token.kind == TokenKind::kIllegal) return Error(token.position, scanner_.error());
-    if (token.kind != TokenKind::kOperator) return Error(token.position, "expected an operator (\"==\"|\"!=\"|\"~=\")");
+    if (token.kind != TokenKind::kOperator)
+      return Error(token.position, "expected an operator (\"==\"|\"!=\"|\"~=\")");
     if (token.text == "==") return Operator::kEqual;
     if (token.text == "!=") return Operator::kNotEqual;
     if (token.text == "~=") return Operator::kMatches;
@@ -97,14 +105,16 @@ class FilterParser {
 
   Result<std::string> ParseValue(bool alternative_quotes) {
     Token token = scanner_.Scan();
-    if (token.kind == TokenKind::kValue || token.kind == TokenKind::kField) return std::string(token.text);
+    if (token.kind == TokenKind::kValue || token.kind == TokenKind::kField)
+      return std::string(token.text);
     if (token.kind == TokenKind::kQuoted) return UnquoteToken(token, alternative_quotes);
     if (token.kind == TokenKind::kIllegal) return Error(token.position, scanner_.error());
     return Error(token.position, "expected value or quoted");
   }
 
   Result<std::string> UnquoteToken(const Token& token, bool alternative_quotes) {
-    if (!alternative_quotes && token.text.front() != '"') return Error(token.position, "invalid quote encountered");
+    if (!alternative_quotes && token.text.front() != '"')
+      return Error(token.position, "invalid quote encountered");
     Result<std::string> out = Unquote(token.text);
     if (!out.ok()) return Error(token.position, "unquoting failed: " + out.status().message());
     return out;
@@ -112,8 +122,8 @@ class FilterParser {
 
   Status Error(size_t position, const std::string& what) const {
     std::string where = position < input_.size()
-                            ? std::string(input_.substr(0, position)) + " >|" + input_[position] + "|< " +
-                                  std::string(input_.substr(position + 1))
+                            ? std::string(input_.substr(0, position)) + " >|" + input_[position] +
+                                  "|< " + std::string(input_.substr(position + 1))
                             : std::string(input_);
     return InvalidArgumentError("filters: parse error: [" + where + "]: " + what);
   }
@@ -124,14 +134,16 @@ class FilterParser {
 
 Result<Filter> Filter::Parse(const std::vector<std::string>& filters) {
   if (filters.size() > kFiltersMax) {
-    return InvalidArgumentError("filters: " + std::to_string(filters.size()) + " filters, at most " +
-                                std::to_string(kFiltersMax) + " are allowed");
+    return InvalidArgumentError("filters: " + std::to_string(filters.size()) +
+                                " filters, at most " + std::to_string(kFiltersMax) +
+                                " are allowed");
   }
   Filter out;
   for (const std::string& text : filters) {
     if (text.size() > kFilterBytesMax) {
-      return InvalidArgumentError("filters: a filter of " + std::to_string(text.size()) + " bytes, at most " +
-                                  std::to_string(kFilterBytesMax) + " are allowed");
+      return InvalidArgumentError("filters: a filter of " + std::to_string(text.size()) +
+                                  " bytes, at most " + std::to_string(kFilterBytesMax) +
+                                  " are allowed");
     }
     Alternative alternative;  // without selectors: matches everything
     if (!text.empty()) {
@@ -144,10 +156,11 @@ Result<Filter> Filter::Parse(const std::vector<std::string>& filters) {
 
 bool Filter::Match(const FieldLookup& field) const {
   if (alternatives_.empty()) return true;
-  return std::any_of(alternatives_.begin(), alternatives_.end(), [&](const Alternative& alternative) {
-    return std::all_of(alternative.selectors.begin(), alternative.selectors.end(),
-                       [&](const auto& selector) { return selector->Match(field); });
-  });
+  return std::any_of(
+      alternatives_.begin(), alternatives_.end(), [&](const Alternative& alternative) {
+        return std::all_of(alternative.selectors.begin(), alternative.selectors.end(),
+                           [&](const auto& selector) { return selector->Match(field); });
+      });
 }
 
 }  // namespace headrace::snapshotter

@@ -1,12 +1,15 @@
-// containerd's filter language (Snapshots.List): `fieldpath[op value]`, comma = AND, several filter strings = OR.
+// containerd's filter language (Snapshots.List): `fieldpath[op value]`, comma = AND, several filter
+// strings = OR.
 //
 //   name==foo,labels."containerd.io/snapshot.ref"==sha256:1234
 //
-// op is == (present and equal), != (absent counts as ""), ~= (Go's regular expressions, which are RE2's; an absent field is ""); no op =
-// presence. Field components and values may be quoted like Go strings ("..."); after ~= also /.../ and |...|. As in containerd a
-// pattern that does not compile matches nothing and is no error; every other mistake is InvalidArgument and says where.
-// Values: immutable after Parse, Match may be called by many threads. Nothing blocks. Time is linear in the text matched.
-// Source of the semantics: containerd pkg/filters; the table in test/snapshotter/filter_test.cc holds what it does case by case.
+// op is == (present and equal), != (absent counts as ""), ~= (Go's regular expressions, which are
+// RE2's; an absent field is ""); no op = presence. Field components and values may be quoted like
+// Go strings ("..."); after ~= also /.../ and |...|. As in containerd a pattern that does not
+// compile matches nothing and is no error; every other mistake is InvalidArgument and says where.
+// Values: immutable after Parse, Match may be called by many threads. Nothing blocks. Time is
+// linear in the text matched. Source of the semantics: containerd pkg/filters; the table in
+// test/snapshotter/filter_test.cc holds what it does case by case.
 #ifndef HEADRACE_SNAPSHOTTER_FILTER_FILTER_H_
 #define HEADRACE_SNAPSHOTTER_FILTER_FILTER_H_
 
@@ -37,7 +40,8 @@ class Filter {
  private:
   struct Selector;
   struct Alternative {
-    std::vector<std::shared_ptr<const Selector>> selectors;  // all must match; shared: compiled patterns are not copyable
+    std::vector<std::shared_ptr<const Selector>>
+        selectors;  // all must match; shared: compiled patterns are not copyable
   };
   friend class FilterParser;
   std::vector<Alternative> alternatives_;  // any must match; none = everything

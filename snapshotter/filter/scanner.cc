@@ -7,14 +7,17 @@ bool IsQuote(int32_t ch) { return ch == '/' || ch == '|' || ch == '"'; }
 bool IsSeparator(int32_t ch) { return ch == ',' || ch == '.'; }
 bool IsOperator(int32_t ch) { return ch == '=' || ch == '!' || ch == '?' || ch == '~'; }
 bool IsField(int32_t ch) {
-  return ch == '_' || (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || (ch >= '0' && ch <= '9');
+  return ch == '_' || (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') ||
+         (ch >= '0' && ch <= '9');
 }
 // Unicode's White_Space property.
 bool IsSpace(int32_t ch) {
   return (ch >= '\t' && ch <= '\r') || ch == ' ' || ch == 0x85 || ch == 0xa0 || ch == 0x1680 ||
-         (ch >= 0x2000 && ch <= 0x200a) || ch == 0x2028 || ch == 0x2029 || ch == 0x202f || ch == 0x205f || ch == 0x3000;
+         (ch >= 0x2000 && ch <= 0x200a) || ch == 0x2028 || ch == 0x2029 || ch == 0x202f ||
+         ch == 0x205f || ch == 0x3000;
 }
-// Everything printable; the few unassigned and format characters that Go's tables would refuse are let through.
+// Everything printable; the few unassigned and format characters that Go's tables would refuse are
+// let through.
 bool IsValue(int32_t ch) {
   return ch >= 0x20 && ch != 0x7f && !(ch >= 0x80 && ch < 0xa0) && ch != ',' && !IsSpace(ch);
 }
@@ -26,7 +29,8 @@ int DigitValue(int32_t ch) {
   return 16;
 }
 
-// One UTF-8 character of `text` at `offset`: its length, or 0 if it is not valid (overlong forms and surrogates are not).
+// One UTF-8 character of `text` at `offset`: its length, or 0 if it is not valid (overlong forms
+// and surrogates are not).
 size_t DecodeUtf8(std::string_view text, size_t offset, int32_t* out) {
   auto byte = [&](size_t i) { return static_cast<uint8_t>(text[offset + i]); };
   size_t left = text.size() - offset;
@@ -153,9 +157,23 @@ int32_t Scanner::ScanEscape(int32_t quote, bool* legal) {
   int32_t ch = Next();
   if (ch == quote) return Next();
   switch (ch) {
-    case 'a': case 'b': case 'f': case 'n': case 'r': case 't': case 'v': case '\\':
+    case 'a':
+    case 'b':
+    case 'f':
+    case 'n':
+    case 'r':
+    case 't':
+    case 'v':
+    case '\\':
       return Next();
-    case '0': case '1': case '2': case '3': case '4': case '5': case '6': case '7':
+    case '0':
+    case '1':
+    case '2':
+    case '3':
+    case '4':
+    case '5':
+    case '6':
+    case '7':
       return ScanDigits(ch, 8, 3, legal);
     case 'x':
       return ScanDigits(Next(), 16, 2, legal);
@@ -209,14 +227,30 @@ Status UnquoteEscape(std::string_view* text, char quote, std::string* out) {
   }
   text->remove_prefix(1);
   switch (ch) {
-    case 'a': out->push_back('\a'); return {};
-    case 'b': out->push_back('\b'); return {};
-    case 'f': out->push_back('\f'); return {};
-    case 'n': out->push_back('\n'); return {};
-    case 'r': out->push_back('\r'); return {};
-    case 't': out->push_back('\t'); return {};
-    case 'v': out->push_back('\v'); return {};
-    case '\\': out->push_back('\\'); return {};
+    case 'a':
+      out->push_back('\a');
+      return {};
+    case 'b':
+      out->push_back('\b');
+      return {};
+    case 'f':
+      out->push_back('\f');
+      return {};
+    case 'n':
+      out->push_back('\n');
+      return {};
+    case 'r':
+      out->push_back('\r');
+      return {};
+    case 't':
+      out->push_back('\t');
+      return {};
+    case 'v':
+      out->push_back('\v');
+      return {};
+    case '\\':
+      out->push_back('\\');
+      return {};
     case 'x': {
       HR_ASSIGN_OR_RETURN(uint32_t byte, TakeDigits(text, 16, 2));
       out->push_back(static_cast<char>(byte));

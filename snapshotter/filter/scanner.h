@@ -1,4 +1,5 @@
-// Tokens of the filter language (filter.h) and the unquoting of its strings. Internal to this folder and its tests.
+// Tokens of the filter language (filter.h) and the unquoting of its strings. Internal to this
+// folder and its tests.
 #ifndef HEADRACE_SNAPSHOTTER_FILTER_SCANNER_H_
 #define HEADRACE_SNAPSHOTTER_FILTER_SCANNER_H_
 
@@ -18,7 +19,8 @@ struct Token {
   std::string_view text;  // part of the input; quotes included
 };
 
-// Whether the word after an operator is a value or the next field follows from what was scanned before: one pass, front to back.
+// Whether the word after an operator is a value or the next field follows from what was scanned
+// before: one pass, front to back.
 class Scanner {
  public:
   explicit Scanner(std::string_view input) : input_(input) {}
@@ -38,7 +40,9 @@ class Scanner {
   int32_t ScanDigits(int32_t ch, int base, int count, bool* legal);
   template <typename Accept>
   void ScanWhile(Accept accept);
-  Token Make(TokenKind kind, size_t begin) const { return {kind, begin, input_.substr(begin, next_ - begin)}; }
+  Token Make(TokenKind kind, size_t begin) const {
+    return {kind, begin, input_.substr(begin, next_ - begin)};
+  }
 
   std::string_view input_;
   size_t position_ = 0;  // of the character that Next() gave last
@@ -47,7 +51,8 @@ class Scanner {
   std::string error_;
 };
 
-// The contents of a quoted token: Go's escapes; `text` begins and ends with the same quote character.
+// The contents of a quoted token: Go's escapes; `text` begins and ends with the same quote
+// character.
 Result<std::string> Unquote(std::string_view text);
 
 }  // namespace headrace::snapshotter

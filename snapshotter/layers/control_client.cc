@@ -37,14 +37,16 @@ Status FromGrpc(const grpc::Status& status, const std::string& socket) {
 Status FromLocalCall(const grpc::Status& status, const std::string& socket) {
   Status out = FromGrpc(status, socket);
   if (out.code() == StatusCode::kDeadlineExceeded || out.code() == StatusCode::kUnavailable) {
-    return UnavailableError(out.message() + " (is headrace-fused running? systemctl status headrace-fused)");
+    return UnavailableError(out.message() +
+                            " (is headrace-fused running? systemctl status headrace-fused)");
   }
   return out;
 }
 
 }  // namespace
 
-ControlClient::ControlClient(Options options) : options_(std::move(options)), stub_(std::make_unique<Stub>()) {
+ControlClient::ControlClient(Options options)
+    : options_(std::move(options)), stub_(std::make_unique<Stub>()) {
   grpc::ChannelArguments arguments;
   // A restarted daemon is found again at once: the socket is local, trying costs nothing.
   arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 50);
@@ -53,7 +55,8 @@ ControlClient::ControlClient(Options options) : options_(std::move(options)), st
   // Unix sockets need no proxy and no authority made of a path.
   arguments.SetInt(GRPC_ARG_ENABLE_HTTP_PROXY, 0);
   arguments.SetString(GRPC_ARG_DEFAULT_AUTHORITY, "localhost");
-  auto channel = grpc::CreateCustomChannel("unix:" + options_.socket, grpc::InsecureChannelCredentials(), arguments);
+  auto channel = grpc::CreateCustomChannel("unix:" + options_.socket,
+                                           grpc::InsecureChannelCredentials(), arguments);
   stub_->control = control::v1::Control::NewStub(channel);
 }
 
@@ -72,9 +75,11 @@ Result<std::string> ControlClient::Mount(const MountSpec& spec, steady_clock::ti
   context.set_deadline(WallDeadline(deadline));
   context.set_wait_for_ready(true);
   control::v1::MountResponse response;
-  HR_RETURN_IF_ERROR(FromGrpc(stub_->control->Mount(&context, request, &response), options_.socket));
+  HR_RETURN_IF_ERROR(
+      FromGrpc(stub_->control->Mount(&context, request, &response), options_.socket));
   if (response.path().empty() || response.path().front() != '/') {
-    return InternalError("headrace-fused answered Mount with the path \"" + response.path() + "\", not an absolute one");
+    return InternalError("headrace-fused answered Mount with the path \"" + response.path() +
+                         "\", not an absolute one");
   }
   return response.path();
 }
@@ -86,9 +91,11 @@ Result<std::string> ControlClient::Check(uint64_t id) {
   context.set_deadline(WallDeadline(steady_clock::now() + options_.local_timeout));
   context.set_wait_for_ready(true);
   control::v1::CheckResponse response;
-  HR_RETURN_IF_ERROR(FromLocalCall(stub_->control->Check(&context, request, &response), options_.socket));
+  HR_RETURN_IF_ERROR(
+      FromLocalCall(stub_->control->Check(&context, request, &response), options_.socket));
   if (response.path().empty() || response.path().front() != '/') {
-    return InternalError("headrace-fused answered Check with the path \"" + response.path() + "\", not an absolute one");
+    return InternalError("headrace-fused answered Check with the path \"" + response.path() +
+                         "\", not an absolute one");
   }
   return response.path();
 }

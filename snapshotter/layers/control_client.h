@@ -1,5 +1,6 @@
 // LayerMounter over the control socket of headrace-fused (proto/headrace/control.proto, gRPC).
-// Thread-safe; connects on first use and again whenever the daemon comes back. Nothing is retried here but the connection.
+// Thread-safe; connects on first use and again whenever the daemon comes back. Nothing is retried
+// here but the connection.
 #ifndef HEADRACE_SNAPSHOTTER_LAYERS_CONTROL_CLIENT_H_
 #define HEADRACE_SNAPSHOTTER_LAYERS_CONTROL_CLIENT_H_
 
@@ -15,13 +16,15 @@ class ControlClient : public LayerMounter {
  public:
   struct Options {
     std::string socket;
-    // Check and Unmount touch no network: a daemon that does not answer in this time counts as not running.
+    // Check and Unmount touch no network: a daemon that does not answer in this time counts as not
+    // running.
     std::chrono::milliseconds local_timeout{5000};
   };
   explicit ControlClient(Options options);
   ~ControlClient() override;
 
-  Result<std::string> Mount(const MountSpec& spec, std::chrono::steady_clock::time_point deadline) override;
+  Result<std::string> Mount(const MountSpec& spec,
+                            std::chrono::steady_clock::time_point deadline) override;
   Result<std::string> Check(uint64_t id) override;
   Status Unmount(uint64_t id) override;
 

@@ -1,6 +1,7 @@
-// LayerMounter: the seam between the snapshotter and headrace-fused. Three methods; ids are the snapshotter's, never reused.
-// Implementations: ControlClient (control_client.h, the control socket) and the fake of the tests. Thread-safe. Every call blocks at
-// most until its deadline; Mount waits for a registry.
+// LayerMounter: the seam between the snapshotter and headrace-fused. Three methods; ids are the
+// snapshotter's, never reused. Implementations: ControlClient (control_client.h, the control
+// socket) and the fake of the tests. Thread-safe. Every call blocks at most until its deadline;
+// Mount waits for a registry.
 #ifndef HEADRACE_SNAPSHOTTER_LAYERS_LAYER_MOUNTER_H_
 #define HEADRACE_SNAPSHOTTER_LAYERS_LAYER_MOUNTER_H_
 
@@ -23,10 +24,13 @@ struct MountSpec {
 class LayerMounter {
  public:
   virtual ~LayerMounter() = default;
-  // Shows the layer; the answer is the directory with the merged view of its segment up to it. Idempotent.
-  // Errors as in proto/headrace/control.proto. Unavailable also when the daemon does not answer.
-  virtual Result<std::string> Mount(const MountSpec& spec, std::chrono::steady_clock::time_point deadline) = 0;
-  // The same directory if the id is served; NotFound if the daemon does not know it; Unavailable if the daemon does not answer.
+  // Shows the layer; the answer is the directory with the merged view of its segment up to it.
+  // Idempotent. Errors as in proto/headrace/control.proto. Unavailable also when the daemon does
+  // not answer.
+  virtual Result<std::string> Mount(const MountSpec& spec,
+                                    std::chrono::steady_clock::time_point deadline) = 0;
+  // The same directory if the id is served; NotFound if the daemon does not know it; Unavailable if
+  // the daemon does not answer.
   virtual Result<std::string> Check(uint64_t id) = 0;
   // An unknown id is OK.
   virtual Status Unmount(uint64_t id) = 0;

@@ -1,5 +1,5 @@
-// Status to grpc::Status: one of the two total tables of base/status.h. The numbers are the same; messages are cut to what fits into
-// HTTP/2 headers.
+// Status to grpc::Status: one of the two total tables of base/status.h. The numbers are the same;
+// messages are cut to what fits into HTTP/2 headers.
 #ifndef HEADRACE_SNAPSHOTTER_SERVICE_GRPC_STATUS_H_
 #define HEADRACE_SNAPSHOTTER_SERVICE_GRPC_STATUS_H_
 

@@ -20,10 +20,13 @@ namespace api = ::containerd::services::snapshots::v1;
 
 // As many as containerd's own service sends in one message.
 constexpr int kListBatch = 100;
-// Handlers block on the disk and, in Prepare, on a registry: enough of them that a few slow registries do not stop the others.
+// Handlers block on the disk and, in Prepare, on a registry: enough of them that a few slow
+// registries do not stop the others.
 constexpr int kThreadsMax = 128;
 
-Labels ToLabels(const google::protobuf::Map<std::string, std::string>& map) { return {map.begin(), map.end()}; }
+Labels ToLabels(const google::protobuf::Map<std::string, std::string>& map) {
+  return {map.begin(), map.end()};
+}
 
 void ToTimestamp(int64_t ns, google::protobuf::Timestamp* out) {
   constexpr int64_t kNsPerSecond = 1'000'000'000;
@@ -33,9 +36,12 @@ void ToTimestamp(int64_t ns, google::protobuf::Timestamp* out) {
 
 api::Kind ToKind(Kind kind) {
   switch (kind) {
-    case Kind::kView: return api::VIEW;
-    case Kind::kActive: return api::ACTIVE;
-    case Kind::kCommitted: return api::COMMITTED;
+    case Kind::kView:
+      return api::VIEW;
+    case Kind::kActive:
+      return api::ACTIVE;
+    case Kind::kCommitted:
+      return api::COMMITTED;
   }
   return api::UNKNOWN;
 }
@@ -75,7 +81,9 @@ class SnapshotsService final : public api::Snapshots::Service {
   grpc::Status Prepare(grpc::ServerContext* context, const api::PrepareSnapshotRequest* request,
                        api::PrepareSnapshotResponse* response) override {
     return Answer("Prepare", request->key(), [&]() -> Status {
-      HR_ASSIGN_OR_RETURN(auto mounts, core_->Prepare(ToCall(context), request->key(), request->parent(), ToLabels(request->labels())));
+      HR_ASSIGN_OR_RETURN(auto mounts,
+                          core_->Prepare(ToCall(context), request->key(), request->parent(),
+                                         ToLabels(request->labels())));
       ToMounts(mounts, response);
       return {};
     });
@@ -84,13 +92,15 @@ class SnapshotsService final : public api::Snapshots::Service {
   grpc::Status View(grpc::ServerContext* context, const api::ViewSnapshotRequest* request,
                     api::ViewSnapshotResponse* response) override {
     return Answer("View", request->key(), [&]() -> Status {
-      HR_ASSIGN_OR_RETURN(auto mounts, core_->View(ToCall(context), request->key(), request->parent(), ToLabels(request->labels())));
+      HR_ASSIGN_OR_RETURN(auto mounts, core_->View(ToCall(context), request->key(),
+                                                   request->parent(), ToLabels(request->labels())));
       ToMounts(mounts, response);
       return {};
     });
   }
 
-  grpc::Status Mounts(grpc::ServerContext*, const api::MountsRequest* request, api::MountsResponse* response) override {
+  grpc::Status Mounts(grpc::ServerContext*, const api::MountsRequest* request,
+                      api::MountsResponse* response) override {
     return Answer("Mounts", request->key(), [&]() -> Status {
       HR_ASSIGN_OR_RETURN(auto mounts, core_->Mounts(request->key()));
       ToMounts(mounts, response);
@@ -98,17 +108,21 @@ class SnapshotsService final : public api::Snapshots::Service {
     });
   }
 
-  grpc::Status Commit(grpc::ServerContext*, const api::CommitSnapshotRequest* request, google::protobuf::Empty*) override {
+  grpc::Status Commit(grpc::ServerContext*, const api::CommitSnapshotRequest* request,
+                      google::protobuf::Empty*) override {
     return Answer("Commit", request->key(), [&] {
-      return core_->Commit(request->name(), request->key(), ToLabels(request->labels()), request->parent());
+      return core_->Commit(request->name(), request->key(), ToLabels(request->labels()),
+                           request->parent());
     });
   }
 
-  grpc::Status Remove(grpc::ServerContext*, const api::RemoveSnapshotRequest* request, google::protobuf::Empty*) override {
+  grpc::Status Remove(grpc::ServerContext*, const api::RemoveSnapshotRequest* request,
+                      google::protobuf::Empty*) override {
     return Answer("Remove", request->key(), [&] { return core_->Remove(request->key()); });
   }
 
-  grpc::Status Stat(grpc::ServerContext*, const api::StatSnapshotRequest* request, api::StatSnapshotResponse* response) override {
+  grpc::Status Stat(grpc::ServerContext*, const api::StatSnapshotRequest* request,
+                    api::StatSnapshotResponse* response) override {
     return Answer("Stat", request->key(), [&]() -> Status {
       HR_ASSIGN_OR_RETURN(Info info, core_->Stat(request->key()));
       ToInfo(info, response->mutable_info());
@@ -119,8 +133,10 @@ class SnapshotsService final : public api::Snapshots::Service {
   grpc::Status Update(grpc::ServerContext*, const api::UpdateSnapshotRequest* request,
                       api::UpdateSnapshotResponse* response) override {
     return Answer("Update", request->info().name(), [&]() -> Status {
-      std::vector<std::string> mask(request->update_mask().paths().begin(), request->update_mask().paths().end());
-      HR_ASSIGN_OR_RETURN(Info info, core_->Update(request->info().name(), ToLabels(request->info().labels()), mask));
+      std::vector<std::string> mask(request->update_mask().paths().begin(),
+                                    request->update_mask().paths().end());
+      HR_ASSIGN_OR_RETURN(Info info, core_->Update(request->info().name(),
+                                                   ToLabels(request->info().labels()), mask));
       ToInfo(info, response->mutable_info());
       return {};
     });
@@ -129,7 +145,8 @@ class SnapshotsService final : public api::Snapshots::Service {
   grpc::Status List(grpc::ServerContext*, const api::ListSnapshotsRequest* request,
                     grpc::ServerWriter<api::ListSnapshotsResponse>* writer) override {
     return Answer("List", "", [&]() -> Status {
-      HR_ASSIGN_OR_RETURN(std::vector<Info> infos, core_->List({request->filters().begin(), request->filters().end()}));
+      HR_ASSIGN_OR_RETURN(std::vector<Info> infos,
+                          core_->List({request->filters().begin(), request->filters().end()}));
       api::ListSnapshotsResponse batch;
       for (const Info& info : infos) {
         ToInfo(info, batch.add_info());
@@ -137,12 +154,14 @@ class SnapshotsService final : public api::Snapshots::Service {
         if (!writer->Write(batch)) return CancelledError("the caller went away");
         batch.Clear();
       }
-      if (batch.info_size() > 0 && !writer->Write(batch)) return CancelledError("the caller went away");
+      if (batch.info_size() > 0 && !writer->Write(batch))
+        return CancelledError("the caller went away");
       return {};
     });
   }
 
-  grpc::Status Usage(grpc::ServerContext*, const api::UsageRequest* request, api::UsageResponse* response) override {
+  grpc::Status Usage(grpc::ServerContext*, const api::UsageRequest* request,
+                     api::UsageResponse* response) override {
     return Answer("Usage", request->key(), [&]() -> Status {
       HR_ASSIGN_OR_RETURN(auto usage, core_->GetUsage(request->key()));
       response->set_size(usage.size);
@@ -151,7 +170,8 @@ class SnapshotsService final : public api::Snapshots::Service {
     });
   }
 
-  grpc::Status Cleanup(grpc::ServerContext*, const api::CleanupRequest*, google::protobuf::Empty*) override {
+  grpc::Status Cleanup(grpc::ServerContext*, const api::CleanupRequest*,
+                       google::protobuf::Empty*) override {
     return Answer("Cleanup", "", [&] { return core_->Cleanup(); });
   }
 
@@ -167,7 +187,8 @@ class SnapshotsService final : public api::Snapshots::Service {
       status = InternalError(std::string(method) + ": unknown exception");
     }
     // NotFound and AlreadyExists are ordinary answers to containerd's questions.
-    bool ordinary = status.ok() || status.code() == StatusCode::kNotFound || status.code() == StatusCode::kAlreadyExists;
+    bool ordinary = status.ok() || status.code() == StatusCode::kNotFound ||
+                    status.code() == StatusCode::kAlreadyExists;
     if (ordinary) {
       log::Debug("call method={} key=\"{}\" status={}", method, key, StatusCodeName(status.code()));
     } else {
@@ -182,7 +203,8 @@ class SnapshotsService final : public api::Snapshots::Service {
 }  // namespace
 
 Result<ServedSnapshotter> Serve(Snapshotter* snapshotter, const std::string& socket) {
-  if (::unlink(socket.c_str()) != 0 && errno != ENOENT) return Status::FromErrno(errno, "unlink " + socket);
+  if (::unlink(socket.c_str()) != 0 && errno != ENOENT)
+    return Status::FromErrno(errno, "unlink " + socket);
   ServedSnapshotter out;
   out.service = std::make_unique<SnapshotsService>(snapshotter);
   grpc::ResourceQuota quota("snapshotter");
@@ -195,7 +217,8 @@ Result<ServedSnapshotter> Serve(Snapshotter* snapshotter, const std::string& soc
   builder.RegisterService(out.service.get());
   out.server = builder.BuildAndStart();
   if (out.server == nullptr) {
-    return UnavailableError("cannot listen on " + socket + ": its directory must exist and its path may have 107 bytes at most");
+    return UnavailableError("cannot listen on " + socket +
+                            ": its directory must exist and its path may have 107 bytes at most");
   }
   if (::chmod(socket.c_str(), 0600) != 0) return Status::FromErrno(errno, "chmod " + socket);
   return out;

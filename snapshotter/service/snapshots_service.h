@@ -1,6 +1,7 @@
-// containerd's Snapshots gRPC service (proto/containerd/snapshots.proto) over core/: converts messages, nothing else.
-// Handlers run on gRPC's threads and block as core/snapshotter.h says. Exceptions end here and become INTERNAL.
-// One socket may serve several proxy plugin names: the field `snapshotter` of the requests does not matter.
+// containerd's Snapshots gRPC service (proto/containerd/snapshots.proto) over core/: converts
+// messages, nothing else. Handlers run on gRPC's threads and block as core/snapshotter.h says.
+// Exceptions end here and become INTERNAL. One socket may serve several proxy plugin names: the
+// field `snapshotter` of the requests does not matter.
 #ifndef HEADRACE_SNAPSHOTTER_SERVICE_SNAPSHOTS_SERVICE_H_
 #define HEADRACE_SNAPSHOTTER_SERVICE_SNAPSHOTS_SERVICE_H_
 
@@ -23,7 +24,8 @@ struct ServedSnapshotter {
   std::unique_ptr<grpc::Server> server;  // goes first
 };
 
-// Serves on the unix socket, which is made for root only; a file that is there already is replaced. `snapshotter` outlives the result.
+// Serves on the unix socket, which is made for root only; a file that is there already is replaced.
+// `snapshotter` outlives the result.
 Result<ServedSnapshotter> Serve(Snapshotter* snapshotter, const std::string& socket);
 
 }  // namespace headrace::snapshotter

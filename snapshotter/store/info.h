@@ -1,5 +1,5 @@
-// What the snapshotter knows about a snapshot, as plain values. key = name of an active snapshot or view, name = of a committed one
-// (containerd's words); both live in one name space.
+// What the snapshotter knows about a snapshot, as plain values. key = name of an active snapshot or
+// view, name = of a committed one (containerd's words); both live in one name space.
 #ifndef HEADRACE_SNAPSHOTTER_STORE_INFO_H_
 #define HEADRACE_SNAPSHOTTER_STORE_INFO_H_
 
@@ -11,7 +11,8 @@
 
 namespace headrace::snapshotter {
 
-// Values are those of the wire enum containerd.services.snapshots.v1.Kind, and are what the database holds.
+// Values are those of the wire enum containerd.services.snapshots.v1.Kind, and are what the
+// database holds.
 enum class Kind : int { kView = 1, kActive = 2, kCommitted = 3 };
 
 using Labels = std::map<std::string, std::string>;
@@ -22,7 +23,7 @@ struct Info {
   Kind kind = Kind::kActive;
   int64_t created_ns = 0;  // since the epoch, UTC
   int64_t updated_ns = 0;
-  Labels labels;           // never an empty value: an empty value is how a label is deleted
+  Labels labels;  // never an empty value: an empty value is how a label is deleted
 };
 
 // What a lazily served layer is made of (proto/headrace/control.proto, Layer and MountRequest).
@@ -46,8 +47,9 @@ struct Usage {
 struct Record {
   uint64_t id = 0;  // never used again, also not after a removal, a crash or a failed operation
   Info info;
-  std::optional<LazyLayer> lazy;  // set: committed and served by headrace-fused; has no directory of its own
-  std::optional<Usage> usage;     // of committed ordinary snapshots, once measured
+  std::optional<LazyLayer>
+      lazy;  // set: committed and served by headrace-fused; has no directory of its own
+  std::optional<Usage> usage;  // of committed ordinary snapshots, once measured
 };
 
 }  // namespace headrace::snapshotter

@@ -15,7 +15,8 @@ using sqlite::Connection;
 using sqlite::Statement;
 using sqlite::Transaction;
 
-// Ids are made durable in blocks, so that most allotments write nothing; a restart skips the rest of a block.
+// Ids are made durable in blocks, so that most allotments write nothing; a restart skips the rest
+// of a block.
 constexpr uint64_t kIdBlock = 64;
 // Idle read connections that are kept; more are opened and closed under load.
 constexpr size_t kIdleReadersMax = 8;
@@ -41,13 +42,16 @@ Status SetUpSchema(Connection* connection, const std::string& path) {
   HR_ASSIGN_OR_RETURN(int64_t tables, QueryInt(connection, "SELECT count(*) FROM sqlite_schema"));
   if (version == kSchemaVersion && application == kApplicationId) return {};
   if (version != 0 || application != 0 || tables != 0) {
-    return FailedPreconditionError(path + ": not a database of this headrace-snapshotter (version " +
-                                   std::to_string(version) + ", this program knows " + std::to_string(kSchemaVersion) +
-                                   "); it is left as it is: use the program that wrote it, or another --root");
+    return FailedPreconditionError(
+        path + ": not a database of this headrace-snapshotter (version " + std::to_string(version) +
+        ", this program knows " + std::to_string(kSchemaVersion) +
+        "); it is left as it is: use the program that wrote it, or another --root");
   }
   HR_RETURN_IF_ERROR(connection->Execute(kSchema));
-  HR_RETURN_IF_ERROR(connection->Execute("PRAGMA user_version = " + std::to_string(kSchemaVersion)));
-  HR_RETURN_IF_ERROR(connection->Execute("PRAGMA application_id = " + std::to_string(kApplicationId)));
+  HR_RETURN_IF_ERROR(
+      connection->Execute("PRAGMA user_version = " + std::to_string(kSchemaVersion)));
+  HR_RETURN_IF_ERROR(
+      connection->Execute("PRAGMA application_id = " + std::to_string(kApplicationId)));
   return transaction.Commit();
 }
 
@@ -64,8 +68,8 @@ Status ValidateName(const std::string& what, const std::string& name) {
 
 Status ValidateLabels(const Labels& labels) {
   if (labels.size() > kLabelsMax) {
-    return InvalidArgumentError(std::to_string(labels.size()) + " labels, at most " + std::to_string(kLabelsMax) +
-                                " are allowed");
+    return InvalidArgumentError(std::to_string(labels.size()) + " labels, at most " +
+                                std::to_string(kLabelsMax) + " are allowed");
   }
   for (const auto& [key, value] : labels) {
     if (key.size() + value.size() > kLabelBytesMax) {
@@ -151,7 +155,8 @@ Result<uint64_t> MetaStore::AllotId() {
   if (next_id_ == id_limit_) {
     Transaction transaction(writer_.get(), Transaction::Mode::kWrite);
     HR_RETURN_IF_ERROR(transaction.status());
-    HR_RETURN_IF_ERROR(writer_->Prepare("UPDATE sequence SET next_id = ?").Bind(1, id_limit_ + kIdBlock).Run());
+    HR_RETURN_IF_ERROR(
+        writer_->Prepare("UPDATE sequence SET next_id = ?").Bind(1, id_limit_ + kIdBlock).Run());
     HR_RETURN_IF_ERROR(transaction.Commit());
     id_limit_ += kIdBlock;
   }
@@ -180,7 +185,8 @@ Result<std::vector<Info>> MetaStore::List() {
   return infos;
 }
 
-Result<std::optional<Record>> MetaStore::FindLazy(const std::string& ref, const std::string& parent) {
+Result<std::optional<Record>> MetaStore::FindLazy(const std::string& ref,
+                                                  const std::string& parent) {
   Reader reader(this);
   HR_RETURN_IF_ERROR(reader.status());
   return rows::FindLazy(reader.get(), ref, parent);
@@ -208,7 +214,8 @@ Result<Record> MetaStore::Create(const NewSnapshot& snapshot) {
   HR_RETURN_IF_ERROR(ValidateName("snapshot key", snapshot.name));
   HR_RETURN_IF_ERROR(ValidateLabels(snapshot.labels));
   if ((snapshot.kind == Kind::kCommitted) != snapshot.lazy.has_value()) {
-    return InvalidArgumentError("snapshot " + snapshot.name + ": only lazy snapshots are created committed");
+    return InvalidArgumentError("snapshot " + snapshot.name +
+                                ": only lazy snapshots are created committed");
   }
   MutexLock lock(writer_mu_);
   Connection* db = writer_.get();
@@ -224,7 +231,8 @@ Result<Record> MetaStore::Create(const NewSnapshot& snapshot) {
     Result<Record> parent = rows::Get(db, snapshot.parent);
     if (!parent.ok()) return parent.status().Annotate("parent of " + snapshot.name);
     if (parent->info.kind != Kind::kCommitted) {
-      return InvalidArgumentError("parent " + snapshot.parent + " of " + snapshot.name + " is not a committed snapshot");
+      return InvalidArgumentError("parent " + snapshot.parent + " of " + snapshot.name +
+                                  " is not a committed snapshot");
     }
     parent_id = parent->id;
   }
@@ -236,8 +244,8 @@ Result<Record> MetaStore::Create(const NewSnapshot& snapshot) {
   return record;
 }
 
-Result<Record> MetaStore::Commit(const std::string& name, const std::string& key, const Labels& labels,
-                                 const std::string& parent) {
+Result<Record> MetaStore::Commit(const std::string& name, const std::string& key,
+                                 const Labels& labels, const std::string& parent) {
   HR_RETURN_IF_ERROR(ValidateName("snapshot name", name));
   HR_RETURN_IF_ERROR(ValidateLabels(labels));
   MutexLock lock(writer_mu_);
@@ -258,15 +266,24 @@ Result<Record> MetaStore::Commit(const std::string& name, const std::string& key
     Result<Record> base = rows::Get(db, parent);
     if (!base.ok()) return base.status().Annotate("new parent of " + key);
     if (base->info.kind != Kind::kCommitted) {
-      return FailedPreconditionError("new parent " + parent + " of " + key + " is not a committed snapshot");
+      return FailedPreconditionError("new parent " + parent + " of " + key +
+                                     " is not a committed snapshot");
     }
-    HR_RETURN_IF_ERROR(
-        db->Prepare("UPDATE snapshots SET parent = ? WHERE id = ?").Bind(1, base->id).Bind(2, record.id).Run());
+    HR_RETURN_IF_ERROR(db->Prepare("UPDATE snapshots SET parent = ? WHERE id = ?")
+                           .Bind(1, base->id)
+                           .Bind(2, record.id)
+                           .Run());
     record.info.parent = parent;
   }
   int64_t now = options_.now_ns();
-  HR_RETURN_IF_ERROR(db->Prepare("UPDATE snapshots SET name = ?, kind = 3, created_ns = ?, updated_ns = ? WHERE id = ?")
-                         .Bind(1, name).Bind(2, now).Bind(3, now).Bind(4, record.id).Run());
+  HR_RETURN_IF_ERROR(
+      db->Prepare(
+            "UPDATE snapshots SET name = ?, kind = 3, created_ns = ?, updated_ns = ? WHERE id = ?")
+          .Bind(1, name)
+          .Bind(2, now)
+          .Bind(3, now)
+          .Bind(4, record.id)
+          .Run());
   record.info = {name, record.info.parent, Kind::kCommitted, now, now, labels};
   HR_RETURN_IF_ERROR(rows::ReplaceLabels(db, record.id, &record.info.labels));
   HR_RETURN_IF_ERROR(transaction.Commit());
@@ -283,16 +300,20 @@ Status MetaStore::Remove(const std::string& name) {
     Statement child = db->Prepare("SELECT name FROM snapshots WHERE parent = ? LIMIT 1");
     HR_ASSIGN_OR_RETURN(bool has_child, child.Bind(1, record.id).Step());
     if (has_child) {
-      return FailedPreconditionError("cannot remove snapshot " + name + ": it has children (" + child.Bytes(0) + ")");
+      return FailedPreconditionError("cannot remove snapshot " + name + ": it has children (" +
+                                     child.Bytes(0) + ")");
     }
   }
   HR_RETURN_IF_ERROR(db->Prepare("INSERT OR REPLACE INTO leftovers (id, lazy) VALUES (?, ?)")
-                         .Bind(1, record.id).Bind(2, int64_t{record.lazy ? 1 : 0}).Run());
+                         .Bind(1, record.id)
+                         .Bind(2, int64_t{record.lazy ? 1 : 0})
+                         .Run());
   HR_RETURN_IF_ERROR(db->Prepare("DELETE FROM snapshots WHERE id = ?").Bind(1, record.id).Run());
   return transaction.Commit();
 }
 
-Result<Info> MetaStore::Update(const std::string& name, const Labels& labels, const std::vector<std::string>& mask) {
+Result<Info> MetaStore::Update(const std::string& name, const Labels& labels,
+                               const std::vector<std::string>& mask) {
   constexpr std::string_view kPrefix = "labels.";
   HR_RETURN_IF_ERROR(ValidateLabels(labels));
   MutexLock lock(writer_mu_);
@@ -309,14 +330,17 @@ Result<Info> MetaStore::Update(const std::string& name, const Labels& labels, co
       auto value = labels.find(key);
       updated[key] = value == labels.end() ? "" : value->second;  // empty: deleted when written
     } else {
-      return InvalidArgumentError("snapshot " + name + ": field " + path + " cannot be updated, only labels can");
+      return InvalidArgumentError("snapshot " + name + ": field " + path +
+                                  " cannot be updated, only labels can");
     }
   }
   HR_RETURN_IF_ERROR(ValidateLabels(updated));
   record.info.labels = std::move(updated);
   record.info.updated_ns = options_.now_ns();
   HR_RETURN_IF_ERROR(db->Prepare("UPDATE snapshots SET updated_ns = ? WHERE id = ?")
-                         .Bind(1, record.info.updated_ns).Bind(2, record.id).Run());
+                         .Bind(1, record.info.updated_ns)
+                         .Bind(2, record.id)
+                         .Run());
   HR_RETURN_IF_ERROR(rows::ReplaceLabels(db, record.id, &record.info.labels));
   HR_RETURN_IF_ERROR(transaction.Commit());
   return record.info;
@@ -325,13 +349,18 @@ Result<Info> MetaStore::Update(const std::string& name, const Labels& labels, co
 Status MetaStore::SetUsage(uint64_t id, Usage usage) {
   MutexLock lock(writer_mu_);
   return writer_->Prepare("UPDATE snapshots SET size = ?, inodes = ? WHERE id = ? AND kind = 3")
-      .Bind(1, usage.size).Bind(2, usage.inodes).Bind(3, id).Run();
+      .Bind(1, usage.size)
+      .Bind(2, usage.inodes)
+      .Bind(3, id)
+      .Run();
 }
 
 Status MetaStore::AddLeftover(Leftover leftover) {
   MutexLock lock(writer_mu_);
   return writer_->Prepare("INSERT OR REPLACE INTO leftovers (id, lazy) VALUES (?, ?)")
-      .Bind(1, leftover.id).Bind(2, int64_t{leftover.lazy ? 1 : 0}).Run();
+      .Bind(1, leftover.id)
+      .Bind(2, int64_t{leftover.lazy ? 1 : 0})
+      .Run();
 }
 
 Result<std::vector<MetaStore::Leftover>> MetaStore::Leftovers() {

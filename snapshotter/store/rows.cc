@@ -9,8 +9,9 @@ using sqlite::Statement;
 #define HEADRACE_SNAPSHOT_COLUMNS                                                                  \
   "SELECT s.id, s.name, p.name, s.kind, s.created_ns, s.updated_ns, s.size, s.inodes, l.snapshot," \
   " l.image_ref, l.manifest_digest, l.blob_digest, l.toc, l.above_foreign"
-#define HEADRACE_SNAPSHOT_TABLES \
-  " FROM snapshots s LEFT JOIN snapshots p ON p.id = s.parent LEFT JOIN layers l ON l.snapshot = s.id"
+#define HEADRACE_SNAPSHOT_TABLES                                                                   \
+  " FROM snapshots s LEFT JOIN snapshots p ON p.id = s.parent LEFT JOIN layers l ON l.snapshot = " \
+  "s.id"
 
 Record ReadRecord(const Statement& row) {
   Record record;
@@ -21,7 +22,9 @@ Record ReadRecord(const Statement& row) {
   record.info.created_ns = row.Int(4);
   record.info.updated_ns = row.Int(5);
   if (!row.IsNull(6)) record.usage = Usage{row.Int(6), row.Int(7)};
-  if (!row.IsNull(8)) record.lazy = LazyLayer{row.Bytes(9), row.Bytes(10), row.Bytes(11), row.Bytes(12), row.Int(13) != 0};
+  if (!row.IsNull(8))
+    record.lazy =
+        LazyLayer{row.Bytes(9), row.Bytes(10), row.Bytes(11), row.Bytes(12), row.Int(13) != 0};
   return record;
 }
 
@@ -49,7 +52,8 @@ Result<std::vector<Record>> ReadAll(Connection* db, Statement* query) {
 }  // namespace
 
 Result<Record> Get(Connection* db, const std::string& name) {
-  Statement query = db->Prepare(HEADRACE_SNAPSHOT_COLUMNS HEADRACE_SNAPSHOT_TABLES " WHERE s.name = ?");
+  Statement query =
+      db->Prepare(HEADRACE_SNAPSHOT_COLUMNS HEADRACE_SNAPSHOT_TABLES " WHERE s.name = ?");
   query.Bind(1, name);
   HR_ASSIGN_OR_RETURN(std::vector<Record> found, ReadAll(db, &query));
   if (found.empty()) return NotFoundError("snapshot " + name + " does not exist");
@@ -67,19 +71,22 @@ Result<std::vector<Record>> Chain(Connection* db, const std::string& name) {
       " UNION ALL SELECT c.parent, chain.depth + 1 FROM chain JOIN snapshots c ON c.id = chain.id"
       " WHERE c.parent IS NOT NULL) " HEADRACE_SNAPSHOT_COLUMNS
       " FROM chain JOIN snapshots s ON s.id = chain.id"
-      " LEFT JOIN snapshots p ON p.id = s.parent LEFT JOIN layers l ON l.snapshot = s.id ORDER BY chain.depth");
+      " LEFT JOIN snapshots p ON p.id = s.parent LEFT JOIN layers l ON l.snapshot = s.id ORDER BY "
+      "chain.depth");
   query.Bind(1, name);
   HR_ASSIGN_OR_RETURN(std::vector<Record> chain, ReadAll(db, &query));
   if (chain.empty()) return NotFoundError("snapshot " + name + " does not exist");
   return chain;
 }
 
-Result<std::optional<Record>> FindLazy(Connection* db, const std::string& ref, const std::string& parent) {
-  Statement query = db->Prepare(HEADRACE_SNAPSHOT_COLUMNS HEADRACE_SNAPSHOT_TABLES
-                                " JOIN labels r ON r.snapshot = s.id"
-                                " WHERE r.key = CAST('containerd.io/snapshot.ref' AS BLOB) AND r.value = ?1"
-                                " AND l.snapshot IS NOT NULL AND s.kind = 3 AND ifnull(p.name, x'') = ?2"
-                                " ORDER BY s.id LIMIT 1");
+Result<std::optional<Record>> FindLazy(Connection* db, const std::string& ref,
+                                       const std::string& parent) {
+  Statement query =
+      db->Prepare(HEADRACE_SNAPSHOT_COLUMNS HEADRACE_SNAPSHOT_TABLES
+                  " JOIN labels r ON r.snapshot = s.id"
+                  " WHERE r.key = CAST('containerd.io/snapshot.ref' AS BLOB) AND r.value = ?1"
+                  " AND l.snapshot IS NOT NULL AND s.kind = 3 AND ifnull(p.name, x'') = ?2"
+                  " ORDER BY s.id LIMIT 1");
   query.Bind(1, ref).Bind(2, parent);
   HR_ASSIGN_OR_RETURN(std::vector<Record> found, ReadAll(db, &query));
   if (found.empty()) return std::optional<Record>();
@@ -93,7 +100,8 @@ Result<std::vector<Record>> Select(Connection* db, Which which) {
       sql = HEADRACE_SNAPSHOT_COLUMNS HEADRACE_SNAPSHOT_TABLES " ORDER BY s.id";
       break;
     case Which::kLazy:
-      sql = HEADRACE_SNAPSHOT_COLUMNS HEADRACE_SNAPSHOT_TABLES " WHERE l.snapshot IS NOT NULL ORDER BY s.id";
+      sql = HEADRACE_SNAPSHOT_COLUMNS HEADRACE_SNAPSHOT_TABLES
+          " WHERE l.snapshot IS NOT NULL ORDER BY s.id";
       break;
     case Which::kUnmeasured:
       sql = HEADRACE_SNAPSHOT_COLUMNS HEADRACE_SNAPSHOT_TABLES
@@ -108,22 +116,31 @@ Status Insert(Connection* db, Record* record, std::optional<uint64_t> parent_id)
   const Info& info = record->info;
   {
     Statement insert = db->Prepare(
-        "INSERT INTO snapshots (id, name, parent, kind, created_ns, updated_ns) VALUES (?, ?, ?, ?, ?, ?)");
+        "INSERT INTO snapshots (id, name, parent, kind, created_ns, updated_ns) VALUES (?, ?, ?, "
+        "?, ?, ?)");
     insert.Bind(1, record->id).Bind(2, info.name);
     if (parent_id) {
       insert.Bind(3, *parent_id);
     } else {
       insert.BindNull(3);
     }
-    insert.Bind(4, static_cast<int64_t>(info.kind)).Bind(5, info.created_ns).Bind(6, info.updated_ns);
+    insert.Bind(4, static_cast<int64_t>(info.kind))
+        .Bind(5, info.created_ns)
+        .Bind(6, info.updated_ns);
     HR_RETURN_IF_ERROR(insert.Run());
   }
   if (record->lazy) {
     const LazyLayer& lazy = *record->lazy;
-    HR_RETURN_IF_ERROR(db->Prepare("INSERT INTO layers (snapshot, image_ref, manifest_digest, blob_digest, toc, "
-                                   "above_foreign) VALUES (?, ?, ?, ?, ?, ?)")
-                           .Bind(1, record->id).Bind(2, lazy.image_ref).Bind(3, lazy.manifest_digest)
-                           .Bind(4, lazy.blob_digest).Bind(5, lazy.toc).Bind(6, int64_t{lazy.above_foreign ? 1 : 0}).Run());
+    HR_RETURN_IF_ERROR(
+        db->Prepare("INSERT INTO layers (snapshot, image_ref, manifest_digest, blob_digest, toc, "
+                    "above_foreign) VALUES (?, ?, ?, ?, ?, ?)")
+            .Bind(1, record->id)
+            .Bind(2, lazy.image_ref)
+            .Bind(3, lazy.manifest_digest)
+            .Bind(4, lazy.blob_digest)
+            .Bind(5, lazy.toc)
+            .Bind(6, int64_t{lazy.above_foreign ? 1 : 0})
+            .Run());
   }
   return ReplaceLabels(db, record->id, &record->info.labels);
 }
@@ -133,7 +150,10 @@ Status ReplaceLabels(Connection* db, uint64_t id, Labels* labels) {
   HR_RETURN_IF_ERROR(db->Prepare("DELETE FROM labels WHERE snapshot = ?").Bind(1, id).Run());
   for (const auto& [key, value] : *labels) {
     HR_RETURN_IF_ERROR(db->Prepare("INSERT INTO labels (snapshot, key, value) VALUES (?, ?, ?)")
-                           .Bind(1, id).Bind(2, key).Bind(3, value).Run());
+                           .Bind(1, id)
+                           .Bind(2, key)
+                           .Bind(3, value)
+                           .Run());
   }
   return {};
 }

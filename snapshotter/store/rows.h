@@ -1,4 +1,5 @@
-// Rows of the database as values; used inside a transaction that the caller holds. Internal to store/.
+// Rows of the database as values; used inside a transaction that the caller holds. Internal to
+// store/.
 #ifndef HEADRACE_SNAPSHOTTER_STORE_ROWS_H_
 #define HEADRACE_SNAPSHOTTER_STORE_ROWS_H_
 
@@ -17,7 +18,8 @@ Result<Record> Get(sqlite::Connection* db, const std::string& name);
 Result<bool> Exists(sqlite::Connection* db, const std::string& name);
 // The record, then its ancestors from the immediate parent up. NotFound.
 Result<std::vector<Record>> Chain(sqlite::Connection* db, const std::string& name);
-Result<std::optional<Record>> FindLazy(sqlite::Connection* db, const std::string& ref, const std::string& parent);
+Result<std::optional<Record>> FindLazy(sqlite::Connection* db, const std::string& ref,
+                                       const std::string& parent);
 
 enum class Which { kAll, kLazy, kUnmeasured };
 // In the order of ids.

@@ -1,10 +1,11 @@
-// The database schema, version 1. The version is SQLite's user_version; application_id says that the file is ours ("HRsn").
+// The database schema, version 1. The version is SQLite's user_version; application_id says that
+// the file is ours ("HRsn").
 //
 //   snapshots  one row per snapshot; parent is the id of another row; usage is NULL until measured
 //   labels     of snapshots, never with an empty value
 //   layers     one row per lazy snapshot: what headrace-fused needs to show it
-//   leftovers  ids whose directory or mount may still exist although no snapshot has them: work for Cleanup
-//   sequence   one row: ids below next_id were allotted at some time
+//   leftovers  ids whose directory or mount may still exist although no snapshot has them: work for
+//   Cleanup sequence   one row: ids below next_id were allotted at some time
 // Names and label texts are blobs: bytes compared as bytes.
 #ifndef HEADRACE_SNAPSHOTTER_STORE_SCHEMA_H_
 #define HEADRACE_SNAPSHOTTER_STORE_SCHEMA_H_

@@ -20,7 +20,8 @@ void Statement::Check(int rc, const char* what) {
 Statement& Statement::Bind(int index, std::string_view bytes) {
   // A null pointer would bind NULL instead of the empty blob.
   const char* data = bytes.empty() ? "" : bytes.data();
-  if (status_.ok()) Check(sqlite3_bind_blob64(stmt_, index, data, bytes.size(), SQLITE_TRANSIENT), "bind");
+  if (status_.ok())
+    Check(sqlite3_bind_blob64(stmt_, index, data, bytes.size(), SQLITE_TRANSIENT), "bind");
   return *this;
 }
 
@@ -56,7 +57,9 @@ std::string Statement::Bytes(int column) const {
   return {static_cast<const char*>(data), static_cast<size_t>(size)};
 }
 
-bool Statement::IsNull(int column) const { return sqlite3_column_type(stmt_, column) == SQLITE_NULL; }
+bool Statement::IsNull(int column) const {
+  return sqlite3_column_type(stmt_, column) == SQLITE_NULL;
+}
 
 Result<std::unique_ptr<Connection>> Connection::Open(const std::string& path, bool writer) {
   sqlite3* db = nullptr;
@@ -72,7 +75,8 @@ Result<std::unique_ptr<Connection>> Connection::Open(const std::string& path, bo
 
 Connection::~Connection() {
   for (auto& [sql, stmt] : statements_) sqlite3_finalize(stmt);
-  if (db_ != nullptr && sqlite3_close(db_) != SQLITE_OK) log::Error("database did not close path={}", path_);
+  if (db_ != nullptr && sqlite3_close(db_) != SQLITE_OK)
+    log::Error("database did not close path={}", path_);
 }
 
 Status Connection::Execute(const std::string& sql) {
@@ -97,13 +101,18 @@ Status Connection::Error(int rc, std::string_view what) const {
   std::string message = "database " + path_ + ": " + std::string(what) + ": " +
                         (db_ != nullptr ? sqlite3_errmsg(db_) : sqlite3_errstr(rc));
   switch (rc & 0xff) {
-    case SQLITE_FULL: return ResourceExhaustedError(std::move(message) + " (free some space on its file system)");
-    case SQLITE_NOMEM: return ResourceExhaustedError(std::move(message));
+    case SQLITE_FULL:
+      return ResourceExhaustedError(std::move(message) + " (free some space on its file system)");
+    case SQLITE_NOMEM:
+      return ResourceExhaustedError(std::move(message));
     case SQLITE_BUSY:
-    case SQLITE_LOCKED: return UnavailableError(std::move(message));
+    case SQLITE_LOCKED:
+      return UnavailableError(std::move(message));
     case SQLITE_CORRUPT:
-    case SQLITE_NOTADB: return DataLossError(std::move(message));
-    default: return InternalError(std::move(message));
+    case SQLITE_NOTADB:
+      return DataLossError(std::move(message));
+    default:
+      return InternalError(std::move(message));
   }
 }
 

@@ -1,6 +1,8 @@
-// Thin ownership over SQLite's C interface: connections, prepared statements, transactions. The only user of sqlite3.h beside its .cc.
-// A Connection and its statements belong to one thread at a time (meta_store.h sees to that). All calls block on the local disk.
-// Errors: SQLITE_FULL is ResourceExhausted, BUSY Unavailable, CORRUPT and NOTADB DataLoss, the rest Internal; all name the file.
+// Thin ownership over SQLite's C interface: connections, prepared statements, transactions. The
+// only user of sqlite3.h beside its .cc. A Connection and its statements belong to one thread at a
+// time (meta_store.h sees to that). All calls block on the local disk. Errors: SQLITE_FULL is
+// ResourceExhausted, BUSY Unavailable, CORRUPT and NOTADB DataLoss, the rest Internal; all name the
+// file.
 #ifndef HEADRACE_SNAPSHOTTER_STORE_SQLITE_H_
 #define HEADRACE_SNAPSHOTTER_STORE_SQLITE_H_
 
@@ -19,7 +21,8 @@ namespace headrace::snapshotter::sqlite {
 
 class Connection;
 
-// One execution of a cached prepared statement; reset when it goes. Parameters are numbered from 1, columns from 0.
+// One execution of a cached prepared statement; reset when it goes. Parameters are numbered from 1,
+// columns from 0.
 class Statement {
  public:
   Statement(Connection* connection, sqlite3_stmt* stmt, Status status)

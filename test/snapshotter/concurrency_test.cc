@@ -1,4 +1,5 @@
-// Many calls on few keys at once: every answer is one of the documented ones, and what remains is consistent.
+// Many calls on few keys at once: every answer is one of the documented ones, and what remains is
+// consistent.
 #include <atomic>
 #include <random>
 #include <set>
@@ -11,8 +12,9 @@ namespace {
 
 using ConcurrencyTest = CoreTest;
 
-// Method: four threads prepare, commit, remove, list, stat and clean up three keys at random; afterwards each snapshot has its
-// directory, and after a clean-up no directory is without its snapshot.
+// Method: four threads prepare, commit, remove, list, stat and clean up three keys at random;
+// afterwards each snapshot has its directory, and after a clean-up no directory is without its
+// snapshot.
 TEST_F(ConcurrencyTest, OneKeyEverything) {
   unsigned long seed = test::TestSeed();
   constexpr int kThreads = 4;
@@ -33,18 +35,21 @@ TEST_F(ConcurrencyTest, OneKeyEverything) {
             std::string parent = random() % 2 == 0 ? "" : pick("name");
             auto answer = Prepare(pick("key"), parent);
             if (answer.ok()) ++prepared;
-            // The parent may go between the look at it and the new row, or its directory's owner be asked when it is gone.
+            // The parent may go between the look at it and the new row, or its directory's owner be
+            // asked when it is gone.
             expect(answer.status(), {StatusCode::kAlreadyExists, StatusCode::kNotFound});
             break;
           }
           case 1:
-            expect(core_->Commit(pick("name"), pick("key"), {}, ""), {StatusCode::kAlreadyExists, StatusCode::kNotFound});
+            expect(core_->Commit(pick("name"), pick("key"), {}, ""),
+                   {StatusCode::kAlreadyExists, StatusCode::kNotFound});
             break;
           case 2:
             expect(core_->Remove(pick("key")), {StatusCode::kNotFound});
             break;
           case 3:
-            expect(core_->Remove(pick("name")), {StatusCode::kNotFound, StatusCode::kFailedPrecondition});
+            expect(core_->Remove(pick("name")),
+                   {StatusCode::kNotFound, StatusCode::kFailedPrecondition});
             break;
           case 4:
             expect(core_->List({}).status(), {});
@@ -80,9 +85,13 @@ TEST_F(ConcurrencyTest, ExactlyOneWins) {
     for (int t = 0; t < 4; ++t) {
       threads.emplace_back([&, t] {
         auto mounts = Prepare(key, "");
-        if (mounts.ok()) ++prepared;
-        else EXPECT_CODE(mounts, StatusCode::kAlreadyExists);
-        if (core_->Commit("name" + std::to_string(round) + "/" + std::to_string(t % 2), key, {}, "").ok()) ++committed;
+        if (mounts.ok())
+          ++prepared;
+        else
+          EXPECT_CODE(mounts, StatusCode::kAlreadyExists);
+        if (core_->Commit("name" + std::to_string(round) + "/" + std::to_string(t % 2), key, {}, "")
+                .ok())
+          ++committed;
       });
     }
     for (auto& thread : threads) thread.join();

@@ -1,4 +1,5 @@
-// A Snapshotter on a temporary directory with a fake headrace-fused, and the few steps that most tests take.
+// A Snapshotter on a temporary directory with a fake headrace-fused, and the few steps that most
+// tests take.
 #ifndef HEADRACE_TEST_SNAPSHOTTER_CORE_FIXTURE_H_
 #define HEADRACE_TEST_SNAPSHOTTER_CORE_FIXTURE_H_
 
@@ -30,10 +31,13 @@ class CoreTest : public testing::Test {
     core_ = std::move(core).value();
   }
 
-  Result<std::vector<Mount>> Prepare(const std::string& key, const std::string& parent, const Labels& labels = {}) {
+  Result<std::vector<Mount>> Prepare(const std::string& key, const std::string& parent,
+                                     const Labels& labels = {}) {
     return core_->Prepare({}, key, parent, labels);
   }
-  Result<std::vector<Mount>> View(const std::string& key, const std::string& parent) { return core_->View({}, key, parent, {}); }
+  Result<std::vector<Mount>> View(const std::string& key, const std::string& parent) {
+    return core_->View({}, key, parent, {});
+  }
   // An ordinary committed snapshot.
   void Commit(const std::string& name, const std::string& parent, const Labels& labels = {}) {
     ASSERT_OK(Prepare(name + "-key", parent));
@@ -46,11 +50,13 @@ class CoreTest : public testing::Test {
             {"containerd.io/snapshot/cri.manifest-digest", "sha256:manifest"},
             {"containerd.io/snapshot/cri.layer-digest", "sha256:blob-" + ref}};
   }
-  // What containerd's unpacker does for a layer in our format; the answer is the backend name of the adopted snapshot.
+  // What containerd's unpacker does for a layer in our format; the answer is the backend name of
+  // the adopted snapshot.
   std::string Lazy(const std::string& ref, const std::string& parent) {
     auto answer = Prepare("ns/1/extract-1 " + ref, parent, LazyLabels(ref));
     EXPECT_CODE(answer, StatusCode::kAlreadyExists);
-    auto found = core_->List({"labels.\"containerd.io/snapshot.ref\"==\"" + ref + "\",parent==\"" + parent + "\""});
+    auto found = core_->List(
+        {"labels.\"containerd.io/snapshot.ref\"==\"" + ref + "\",parent==\"" + parent + "\""});
     EXPECT_OK(found);
     if (!found.ok() || found->size() != 1) {
       ADD_FAILURE() << "no single lazy snapshot for " << ref;

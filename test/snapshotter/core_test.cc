@@ -1,5 +1,6 @@
-// The state machine with ordinary layers: containerd's own conformance cases that need no mounts, re-expressed, then error classes,
-// answers of Mounts, usage, clean-up, limits. What needs real mounts is in mount_test.cc, lazy layers in lazy_test.cc.
+// The state machine with ordinary layers: containerd's own conformance cases that need no mounts,
+// re-expressed, then error classes, answers of Mounts, usage, clean-up, limits. What needs real
+// mounts is in mount_test.cc, lazy layers in lazy_test.cc.
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -29,7 +30,8 @@ std::vector<std::string> Names(const Result<std::vector<Info>>& infos) {
   return names;
 }
 
-// Suite case Basic, without the contents of files: two layers, a view, the walk, the order of removal.
+// Suite case Basic, without the contents of files: two layers, a view, the walk, the order of
+// removal.
 TEST_F(CoreTest, Basic) {
   ASSERT_OK(Prepare("preparing", ""));
   ASSERT_OK(core_->Commit("committed", "preparing", {}, ""));
@@ -110,7 +112,8 @@ TEST_F(CoreTest, Update) {
     EXPECT_GE(replaced->updated_ns, u1);
     EXPECT_LE(replaced->updated_ns, u2);
 
-    auto masked = core_->Update(name, {{"l1", "v1"}, {"l4", "not in the mask"}}, {"labels.l1", "labels.l3"});
+    auto masked =
+        core_->Update(name, {{"l1", "v1"}, {"l4", "not in the mask"}}, {"labels.l1", "labels.l3"});
     ASSERT_OK(masked);
     EXPECT_EQ(masked->labels, (Labels{{"l1", "v1"}}));
     EXPECT_EQ(core_->Update(name, start, {"labels"})->labels, start);
@@ -155,11 +158,14 @@ TEST_F(CoreTest, WalkWithFilters) {
   ASSERT_OK(core_->View({}, "v1", "c2", one));
   ASSERT_OK(core_->View({}, "v2", "", {}));
   auto list = [&](const std::vector<std::string>& filters) { return Names(core_->List(filters)); };
-  EXPECT_THAT(list({"labels.\"containerd.io/snapshot/kind\"==one"}), UnorderedElementsAre("c1", "a1", "v1"));
-  EXPECT_THAT(list({"labels.\"containerd.io/snapshot/kind\"==one,kind==active"}), ElementsAre("a1"));
+  EXPECT_THAT(list({"labels.\"containerd.io/snapshot/kind\"==one"}),
+              UnorderedElementsAre("c1", "a1", "v1"));
+  EXPECT_THAT(list({"labels.\"containerd.io/snapshot/kind\"==one,kind==active"}),
+              ElementsAre("a1"));
   EXPECT_THAT(list({"kind==view"}), UnorderedElementsAre("v1", "v2"));
   EXPECT_THAT(list({"kind==committed,labels.l==2"}), ElementsAre("c2"));
-  EXPECT_THAT(list({"kind==committed", "labels.l==1"}), UnorderedElementsAre("c1", "c2", "a1", "v1"));
+  EXPECT_THAT(list({"kind==committed", "labels.l==1"}),
+              UnorderedElementsAre("c1", "c2", "a1", "v1"));
   EXPECT_THAT(list({"name==v2,labels.l"}), ElementsAre());
   EXPECT_THAT(list({"name==c1,labels.l"}), ElementsAre("c1"));
   EXPECT_THAT(list({"parent==c2"}), UnorderedElementsAre("a2", "v1"));
@@ -169,7 +175,8 @@ TEST_F(CoreTest, WalkWithFilters) {
   EXPECT_CODE(core_->List({"name="}), StatusCode::kInvalidArgument);
 }
 
-// Suite case StatInWalk, and what it does not ask: other calls that write while a list is being looked at.
+// Suite case StatInWalk, and what it does not ask: other calls that write while a list is being
+// looked at.
 TEST_F(CoreTest, CallsDuringWalk) {
   for (int i = 0; i < 20; ++i) Commit("c" + std::to_string(i), "");
   auto infos = core_->List({});
@@ -254,7 +261,8 @@ TEST_F(CoreTest, MountAnswers) {
   ASSERT_OK(core_->Commit("c1", "k1", {}, ""));
   auto second = Prepare("k2", "c1");
   ASSERT_OK(second);
-  EXPECT_EQ(*second, overlay({"workdir=" + Dir(2) + "/work", "upperdir=" + Dir(2) + "/fs", "lowerdir=" + Dir(1) + "/fs"}));
+  EXPECT_EQ(*second, overlay({"workdir=" + Dir(2) + "/work", "upperdir=" + Dir(2) + "/fs",
+                              "lowerdir=" + Dir(1) + "/fs"}));
   EXPECT_EQ(*core_->Mounts("k2"), *second);
   ASSERT_OK(core_->Commit("c2", "k2", {}, ""));
   auto third = Prepare("k3", "c2");
@@ -271,7 +279,8 @@ TEST_F(CoreTest, MountAnswers) {
   EXPECT_NE(::stat((Dir(4) + "/work").c_str(), &st), 0);
 }
 
-// Goal: with 128 layers the answer keeps the common prefix that containerd shortens, and names every layer once.
+// Goal: with 128 layers the answer keeps the common prefix that containerd shortens, and names
+// every layer once.
 TEST_F(CoreTest, ManyLayers) {
   std::string parent;
   for (int i = 0; i < 128; ++i) {
@@ -287,7 +296,8 @@ TEST_F(CoreTest, ManyLayers) {
   EXPECT_THAT(lower, testing::EndsWith(":" + Dir(1) + "/fs"));
 }
 
-// Goal: usage of an active is measured when asked for, of a committed once; hard links count once; sparse files count blocks.
+// Goal: usage of an active is measured when asked for, of a committed once; hard links count once;
+// sparse files count blocks.
 TEST_F(CoreTest, Usage) {
   auto mounts = Prepare("a", "");
   ASSERT_OK(mounts);
@@ -324,7 +334,8 @@ TEST_F(CoreTest, UsageOfCommittedAfterRestart) {
   EXPECT_EQ(core_->GetUsage("c")->inodes, 2);
 }
 
-// Goal: removing frees the name at once and the disk in Cleanup; directories of others, and of snapshots in use, stay.
+// Goal: removing frees the name at once and the disk in Cleanup; directories of others, and of
+// snapshots in use, stay.
 TEST_F(CoreTest, Cleanup) {
   Commit("c", "");
   auto active = Prepare("a", "c");
@@ -356,7 +367,8 @@ TEST_F(CoreTest, CleanupLeavesWhatIsBeingMade) {
   EXPECT_EQ(::stat(mounts->front().source.c_str(), &st), 0);
 }
 
-// Goal: labels: kept on Prepare, replaced on Commit, empty values never stored, absent and empty maps are the same.
+// Goal: labels: kept on Prepare, replaced on Commit, empty values never stored, absent and empty
+// maps are the same.
 TEST_F(CoreTest, LabelRules) {
   ASSERT_OK(Prepare("a", "", {{"containerd.io/snapshot/x", "1"}, {"empty", ""}}));
   EXPECT_EQ(core_->Stat("a")->labels, (Labels{{"containerd.io/snapshot/x", "1"}}));
@@ -368,7 +380,8 @@ TEST_F(CoreTest, LabelRules) {
 
 // Goal: keys are never parts of paths, whatever they look like.
 TEST_F(CoreTest, OddKeys) {
-  for (const std::string& key : {std::string("../../etc"), std::string("/"), std::string("k8s.io/1/a b sha256:x"), std::string("a\0b", 3)}) {
+  for (const std::string& key : {std::string("../../etc"), std::string("/"),
+                                 std::string("k8s.io/1/a b sha256:x"), std::string("a\0b", 3)}) {
     auto mounts = Prepare(key, "");
     ASSERT_OK(mounts);
     EXPECT_THAT(mounts->front().source, testing::StartsWith(root_ + "/snapshots/"));

@@ -1,5 +1,6 @@
-// kill -9 at every step: a child process works on the root and dies at a named point; the parent opens the root again and finds
-// either the state before the operation or the one after it, no leftovers after a clean-up, and no id used twice.
+// kill -9 at every step: a child process works on the root and dies at a named point; the parent
+// opens the root again and finds either the state before the operation or the one after it, no
+// leftovers after a clean-up, and no id used twice.
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -12,7 +13,8 @@ namespace {
 
 class CrashTest : public CoreTest {
  protected:
-  // Runs `work` in a child that dies at `point`. The child's fake headrace-fused dies with it: it forgets everything.
+  // Runs `work` in a child that dies at `point`. The child's fake headrace-fused dies with it: it
+  // forgets everything.
   void DieAt(const std::string& point, const std::function<void(Snapshotter&)>& work) {
     core_.reset();
     pid_t child = ::fork();
@@ -28,7 +30,8 @@ class CrashTest : public CoreTest {
     }
     int status = 0;
     ASSERT_EQ(::waitpid(child, &status, 0), child);
-    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 9) << "the child did not come to " << point;
+    EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 9)
+        << "the child did not come to " << point;
     Reopen();
   }
 
@@ -63,7 +66,9 @@ TEST_F(CrashTest, Prepare) {
 
 TEST_F(CrashTest, Commit) {
   ASSERT_OK(Prepare("key", ""));
-  DieAt("commit:row", [](Snapshotter& core) { (void)core.Commit("name", "key", {{"l", "1"}}, "").ok(); });
+  DieAt("commit:row", [](Snapshotter& core) {
+    (void)core.Commit("name", "key", {{"l", "1"}}, "").ok();
+  });
   EXPECT_EQ(Names(), std::set<std::string>{"name"});
   EXPECT_EQ(core_->Stat("name")->labels, (Labels{{"l", "1"}}));
   EXPECT_EQ(core_->GetUsage("name")->inodes, 1);  // its measurement died, too, and was begun again
@@ -76,7 +81,8 @@ TEST_F(CrashTest, LazyPrepare) {
   for (const auto& [point, done] : points) {
     std::string ref = "chain" + std::to_string(++n);
     size_t before = Names().size();
-    DieAt(point, [&](Snapshotter& core) { (void)core.Prepare({}, "key", "", LazyLabels(ref)).ok(); });
+    DieAt(point,
+          [&](Snapshotter& core) { (void)core.Prepare({}, "key", "", LazyLabels(ref)).ok(); });
     EXPECT_EQ(Names().size(), before + (done ? 1 : 0)) << point;
     ASSERT_OK(core_->RestoreLazy());
     ASSERT_OK(core_->Cleanup());
@@ -86,7 +92,8 @@ TEST_F(CrashTest, LazyPrepare) {
   }
 }
 
-// Goal: the id of a mount that was begun and lost is not given to another layer: headrace-fused may have it.
+// Goal: the id of a mount that was begun and lost is not given to another layer: headrace-fused may
+// have it.
 TEST_F(CrashTest, IdsOfLostMountsAreNotReused) {
   uint64_t lost = 0;
   int channel[2];

@@ -1,5 +1,5 @@
-// FakeLayerMounter: headrace-fused as the snapshotter sees it, in memory. Directories for mounted ids are really made below `root`.
-// Thread-safe.
+// FakeLayerMounter: headrace-fused as the snapshotter sees it, in memory. Directories for mounted
+// ids are really made below `root`. Thread-safe.
 #ifndef HEADRACE_TEST_SNAPSHOTTER_FAKE_LAYER_MOUNTER_H_
 #define HEADRACE_TEST_SNAPSHOTTER_FAKE_LAYER_MOUNTER_H_
 
@@ -50,7 +50,8 @@ class FakeLayerMounter : public LayerMounter {
   }
   std::string PathOf(uint64_t id) const { return root_ + "/" + std::to_string(id); }
 
-  Result<std::string> Mount(const MountSpec& spec, std::chrono::steady_clock::time_point deadline) override {
+  Result<std::string> Mount(const MountSpec& spec,
+                            std::chrono::steady_clock::time_point deadline) override {
     std::function<void()> hook;
     {
       std::lock_guard lock(mu_);
@@ -62,7 +63,8 @@ class FakeLayerMounter : public LayerMounter {
     if (down_) return UnavailableError("fake: down");
     if (std::chrono::steady_clock::now() > deadline) return DeadlineExceededError("fake: too late");
     if (!mount_error_.ok()) return mount_error_;
-    if (spec.parent_id && !mounted_.contains(*spec.parent_id)) return NotFoundError("fake: parent unknown");
+    if (spec.parent_id && !mounted_.contains(*spec.parent_id))
+      return NotFoundError("fake: parent unknown");
     mounted_[spec.id] = spec;
     ::mkdir(PathOf(spec.id).c_str(), 0755);
     return PathOf(spec.id);
@@ -79,7 +81,8 @@ class FakeLayerMounter : public LayerMounter {
     std::lock_guard lock(mu_);
     if (down_) return UnavailableError("fake: down");
     for (const auto& [other, spec] : mounted_) {
-      if (spec.parent_id == id) return FailedPreconditionError("fake: " + std::to_string(other) + " is on top");
+      if (spec.parent_id == id)
+        return FailedPreconditionError("fake: " + std::to_string(other) + " is on top");
     }
     mounted_.erase(id);
     return {};

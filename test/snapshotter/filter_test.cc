@@ -1,4 +1,5 @@
-// The filter language, case by case: what matches, what is refused and with which words and position.
+// The filter language, case by case: what matches, what is refused and with which words and
+// position.
 #include "snapshotter/filter/filter.h"
 
 #include <gmock/gmock.h>
@@ -31,15 +32,15 @@ std::optional<std::string> FieldOf(const Thing& thing, const std::vector<std::st
 
 const std::vector<Thing>& Things() {
   static const std::vector<Thing> things = {
-      {"ant", "", {{"legs", "six"}}},                                      // 0
-      {"bee", "", {}},                                                     // 1
-      {"ant", "", {{"legs", "many"}, {"has wings", "no"}}},                // 2
-      {"bee", "", {{"sting", "six"}}},                                     // 3
-      {"cat", "", {{"back\\slash and \"quote\"", "x"}}},                   // 4
-      {"cat", "", {{"back\\slash and \"quote\".tail", "x"}}},              // 5
-      {"dog", "big, and loud", {}},                                        // 6
-      {"eel", "abc", {{"legs", "none_at.all-really"}}},                    // 7
-      {"牛", "moo", {{"containerd.io/snapshot.ref", "sha256:1"}}},         // 8
+      {"ant", "", {{"legs", "six"}}},                               // 0
+      {"bee", "", {}},                                              // 1
+      {"ant", "", {{"legs", "many"}, {"has wings", "no"}}},         // 2
+      {"bee", "", {{"sting", "six"}}},                              // 3
+      {"cat", "", {{"back\\slash and \"quote\"", "x"}}},            // 4
+      {"cat", "", {{"back\\slash and \"quote\".tail", "x"}}},       // 5
+      {"dog", "big, and loud", {}},                                 // 6
+      {"eel", "abc", {{"legs", "none_at.all-really"}}},             // 7
+      {"牛", "moo", {{"containerd.io/snapshot.ref", "sha256:1"}}},  // 8
   };
   return things;
 }
@@ -50,7 +51,8 @@ std::vector<int> Matches(const std::vector<std::string>& filters) {
   std::vector<int> out;
   if (!filter.ok()) return out;
   for (size_t i = 0; i < Things().size(); ++i) {
-    if (filter->Match([&](const auto& path) { return FieldOf(Things()[i], path); })) out.push_back(static_cast<int>(i));
+    if (filter->Match([&](const auto& path) { return FieldOf(Things()[i], path); }))
+      out.push_back(static_cast<int>(i));
   }
   return out;
 }
@@ -79,7 +81,7 @@ TEST(FilterTest, SelectsLikeContainerd) {
       {"name!=bee", {0, 2, 4, 5, 6, 7, 8}},
       {"labels.legs!=six", {1, 2, 3, 4, 5, 6, 7, 8}},  // absent counts as ""
       {"labels.nothere!=\"\"", {}},
-      {"labels.nothere==\"\"", {}},                    // but absent is not equal to ""
+      {"labels.nothere==\"\"", {}},  // but absent is not equal to ""
       {"name==bee,labels.sting", {3}},
       {"name==bee,labels.sting==six", {3}},
       {"name==bee,labels.sting==wrong", {}},
@@ -101,15 +103,16 @@ TEST(FilterTest, SelectsLikeContainerd) {
       {"labels.\"containerd.io/snapshot.ref\"==\"sha256:1\"", {8}},
       {"labels.\"containerd.io/snapshot.ref\"==sha256:1", {8}},
       {"\"name\"==bee", {1, 3}},
-      {"other~=(unclosed", {}},     // a pattern that does not compile matches nothing
-      {"other~=/a{1,2000}/", {}},   // so does one beyond the limits of the engine
+      {"other~=(unclosed", {}},    // a pattern that does not compile matches nothing
+      {"other~=/a{1,2000}/", {}},  // so does one beyond the limits of the engine
   };
   for (const MatchCase& c : cases) {
     EXPECT_EQ(Matches({c.filter}), c.expected) << c.filter;
   }
 }
 
-// Goal: several filters are alternatives; one empty alternative, or none at all, lets everything through.
+// Goal: several filters are alternatives; one empty alternative, or none at all, lets everything
+// through.
 TEST(FilterTest, SeveralFiltersAreAlternatives) {
   EXPECT_EQ(Matches({}), kAll);
   EXPECT_EQ(Matches({"name==bee", "name==cat"}), (Indices{1, 3, 4, 5}));
@@ -164,7 +167,8 @@ TEST(FilterTest, MistakesSayWhere) {
 // Goal: what a client can send is bounded in size and in the work that it causes.
 TEST(FilterTest, IsBounded) {
   EXPECT_CODE(Filter::Parse({std::string(kFilterBytesMax + 1, 'a')}), StatusCode::kInvalidArgument);
-  EXPECT_CODE(Filter::Parse(std::vector<std::string>(kFiltersMax + 1, "name")), StatusCode::kInvalidArgument);
+  EXPECT_CODE(Filter::Parse(std::vector<std::string>(kFiltersMax + 1, "name")),
+              StatusCode::kInvalidArgument);
   // A backtracking engine needs 2^60 steps for these.
   std::string hostile = "name~=\"^(a+)+$\"";
   Result<Filter> filter = Filter::Parse({hostile});
@@ -202,14 +206,25 @@ TEST(ScannerTest, TokensAndPositions) {
     }
   };
   using K = TokenKind;
-  check("a.b==c.d-e,f", {{K::kField, 0, "a"}, {K::kSeparator, 1, "."}, {K::kField, 2, "b"}, {K::kOperator, 3, "=="},
-                         {K::kValue, 5, "c.d-e"}, {K::kSeparator, 10, ","}, {K::kField, 11, "f"}});
+  check("a.b==c.d-e,f", {{K::kField, 0, "a"},
+                         {K::kSeparator, 1, "."},
+                         {K::kField, 2, "b"},
+                         {K::kOperator, 3, "=="},
+                         {K::kValue, 5, "c.d-e"},
+                         {K::kSeparator, 10, ","},
+                         {K::kField, 11, "f"}});
   check("a = b   ", {{K::kField, 0, "a"}, {K::kOperator, 2, "="}, {K::kValue, 4, "b"}});
-  check("a=b c", {{K::kField, 0, "a"}, {K::kOperator, 1, "="}, {K::kValue, 2, "b"}, {K::kField, 4, "c"}});
-  check("a~=|牛|,b", {{K::kField, 0, "a"}, {K::kOperator, 1, "~="}, {K::kQuoted, 3, "|牛|"}, {K::kSeparator, 8, ","},
+  check("a=b c",
+        {{K::kField, 0, "a"}, {K::kOperator, 1, "="}, {K::kValue, 2, "b"}, {K::kField, 4, "c"}});
+  check("a~=|牛|,b", {{K::kField, 0, "a"},
+                      {K::kOperator, 1, "~="},
+                      {K::kQuoted, 3, "|牛|"},
+                      {K::kSeparator, 8, ","},
                       {K::kField, 9, "b"}});
   check(std::string("a\0b", 3), {{K::kField, 0, "a"}, {K::kIllegal, 1, ""}, {K::kField, 2, "b"}});
-  check("a==,b", {{K::kField, 0, "a"}, {K::kOperator, 1, "=="}, {K::kSeparator, 3, ","}, {K::kField, 4, "b"}});
+  check(
+      "a==,b",
+      {{K::kField, 0, "a"}, {K::kOperator, 1, "=="}, {K::kSeparator, 3, ","}, {K::kField, 4, "b"}});
 }
 
 }  // namespace

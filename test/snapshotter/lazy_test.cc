@@ -1,4 +1,5 @@
-// Lazy snapshots: what Prepare does with a layer in our format, when it falls back, and how chains of both sorts are mounted.
+// Lazy snapshots: what Prepare does with a layer in our format, when it falls back, and how chains
+// of both sorts are mounted.
 #include <sys/stat.h>
 
 #include <atomic>
@@ -23,7 +24,8 @@ class LazyTest : public CoreTest {
   }
 };
 
-// Goal: the layer is mounted, a committed snapshot with the label and the parent is there, and the answer is AlreadyExists.
+// Goal: the layer is mounted, a committed snapshot with the label and the parent is there, and the
+// answer is AlreadyExists.
 TEST_F(LazyTest, Served) {
   auto answer = Prepare("ns/1/extract-1 chain1", "", LazyLabels("chain1"));
   EXPECT_CODE(answer, StatusCode::kAlreadyExists);
@@ -40,18 +42,22 @@ TEST_F(LazyTest, Served) {
   ASSERT_THAT(layers_.calls(), SizeIs(1));
   MountSpec spec = layers_.calls().front();
   EXPECT_FALSE(spec.parent_id.has_value());
-  EXPECT_EQ(spec.layer, (LazyLayer{"registry/image:tag", "sha256:manifest", "sha256:blob-chain1", "v1,sha256:0,1,2,3,4", false}));
+  EXPECT_EQ(spec.layer, (LazyLayer{"registry/image:tag", "sha256:manifest", "sha256:blob-chain1",
+                                   "v1,sha256:0,1,2,3,4", false}));
   EXPECT_EQ(DirectoryCount(), 0u);
   EXPECT_EQ(*core_->GetUsage(info.name), snapshotter::Usage{});
 }
 
-// Goal: containerd may ask again, in this namespace or another: no second mount, no second snapshot.
+// Goal: containerd may ask again, in this namespace or another: no second mount, no second
+// snapshot.
 TEST_F(LazyTest, Idempotent) {
   std::string name = Lazy("chain1", "");
-  EXPECT_CODE(Prepare("other/2/extract-9 chain1", "", LazyLabels("chain1")), StatusCode::kAlreadyExists);
+  EXPECT_CODE(Prepare("other/2/extract-9 chain1", "", LazyLabels("chain1")),
+              StatusCode::kAlreadyExists);
   EXPECT_THAT(layers_.calls(), SizeIs(1));
   Reopen();
-  EXPECT_CODE(Prepare("ns/3/extract-9 chain1", "", LazyLabels("chain1")), StatusCode::kAlreadyExists);
+  EXPECT_CODE(Prepare("ns/3/extract-9 chain1", "", LazyLabels("chain1")),
+              StatusCode::kAlreadyExists);
   EXPECT_THAT(layers_.calls(), SizeIs(1));
   EXPECT_THAT(core_->List({}).value(), SizeIs(1));
   // The same chain id on another parent is another snapshot.
@@ -59,7 +65,8 @@ TEST_F(LazyTest, Idempotent) {
   EXPECT_NE(Lazy("chain1", "base"), name);
 }
 
-// Goal: layers of one chain know each other; a segment on ordinary layers is told so, also further up.
+// Goal: layers of one chain know each other; a segment on ordinary layers is told so, also further
+// up.
 TEST_F(LazyTest, ParentsAndForeignSegments) {
   std::string l1 = Lazy("l1", "");
   uint64_t id1 = LastMounted();
@@ -101,10 +108,12 @@ TEST_F(LazyTest, MountsOfMixedChains) {
   EXPECT_EQ(View("view5", l5)->front().type, "overlay");
 }
 
-// Goal: an image volume over lazy layers alone is one read-only bind mount, now and when asked again; with others an overlay.
+// Goal: an image volume over lazy layers alone is one read-only bind mount, now and when asked
+// again; with others an overlay.
 TEST_F(LazyTest, ImageVolumes) {
   std::string l1 = Lazy("l1", "");
-  std::string key = "k8s.io/17//run/containerd/io.containerd.grpc.v1.cri/image-volumes/sandbox/manifest";
+  std::string key =
+      "k8s.io/17//run/containerd/io.containerd.grpc.v1.cri/image-volumes/sandbox/manifest";
   auto mounts = Prepare(key, l1);
   ASSERT_OK(mounts);
   EXPECT_THAT(*mounts, ElementsAre(Mount{"bind", layers_.PathOf(LastMounted()), {"rbind", "ro"}}));
@@ -116,11 +125,14 @@ TEST_F(LazyTest, ImageVolumes) {
   ASSERT_OK(core_->Remove(key));
 }
 
-// Goal: whatever is wrong with the layer or its registry, containerd gets an ordinary snapshot to unpack into.
+// Goal: whatever is wrong with the layer or its registry, containerd gets an ordinary snapshot to
+// unpack into.
 TEST_F(LazyTest, FallsBack) {
-  for (StatusCode code : {StatusCode::kUnimplemented, StatusCode::kDataLoss, StatusCode::kUnavailable, StatusCode::kNotFound,
-                          StatusCode::kPermissionDenied, StatusCode::kUnauthenticated, StatusCode::kInvalidArgument,
-                          StatusCode::kDeadlineExceeded, StatusCode::kInternal, StatusCode::kResourceExhausted}) {
+  for (StatusCode code :
+       {StatusCode::kUnimplemented, StatusCode::kDataLoss, StatusCode::kUnavailable,
+        StatusCode::kNotFound, StatusCode::kPermissionDenied, StatusCode::kUnauthenticated,
+        StatusCode::kInvalidArgument, StatusCode::kDeadlineExceeded, StatusCode::kInternal,
+        StatusCode::kResourceExhausted}) {
     layers_.FailMounts(Status(code, "fake trouble"));
     std::string ref = "chain" + std::to_string(static_cast<int>(code));
     std::string key = "ns/1/extract-1 " + ref;
@@ -140,11 +152,13 @@ TEST_F(LazyTest, FallsBack) {
   EXPECT_THAT(layers_.mounted(), SizeIs(1));
 }
 
-// Goal: without the labels that say where the layer is, or which target is meant, Prepare is the ordinary one.
+// Goal: without the labels that say where the layer is, or which target is meant, Prepare is the
+// ordinary one.
 TEST_F(LazyTest, MissingLabels) {
   int n = 0;
-  for (const char* missing : {"containerd.io/snapshot.ref", "containerd.io/snapshot/headrace.toc",
-                              "containerd.io/snapshot/cri.image-ref", "containerd.io/snapshot/cri.layer-digest"}) {
+  for (const char* missing :
+       {"containerd.io/snapshot.ref", "containerd.io/snapshot/headrace.toc",
+        "containerd.io/snapshot/cri.image-ref", "containerd.io/snapshot/cri.layer-digest"}) {
     Labels labels = LazyLabels("chain1");
     labels.erase(missing);
     EXPECT_OK(Prepare("key" + std::to_string(++n), "", labels));
@@ -167,10 +181,16 @@ TEST_F(LazyTest, DaemonDown) {
   EXPECT_THAT(core_->List({}).value(), IsEmpty());
   EXPECT_OK(Prepare("ordinary", ""));  // does not need it
   layers_.SetDown(false);
+  // It dies while it mounts.
+  layers_.OnMount([this] { layers_.SetDown(true); });
+  EXPECT_CODE(Prepare("key", "", LazyLabels("chain1")), StatusCode::kUnavailable);
+  layers_.OnMount(nullptr);
+  layers_.SetDown(false);
   Lazy("chain1", "");
 }
 
-// Goal: a lazy parent that is not served is shown again, from the bottom up; if that fails the answer is Unavailable.
+// Goal: a lazy parent that is not served is shown again, from the bottom up; if that fails the
+// answer is Unavailable.
 TEST_F(LazyTest, BrokenParent) {
   std::string l1 = Lazy("l1", "");
   std::string l2 = Lazy("l2", l1);
@@ -240,12 +260,14 @@ TEST_F(LazyTest, ConcurrentSameTarget) {
 TEST_F(LazyTest, ConcurrentOtherTargets) {
   std::latch both(2);
   layers_.OnMount([&] { both.arrive_and_wait(); });  // hangs unless both are in Mount at once
-  std::thread other([&] { EXPECT_CODE(Prepare("k2", "", LazyLabels("chain2")), StatusCode::kAlreadyExists); });
+  std::thread other(
+      [&] { EXPECT_CODE(Prepare("k2", "", LazyLabels("chain2")), StatusCode::kAlreadyExists); });
   EXPECT_CODE(Prepare("k1", "", LazyLabels("chain1")), StatusCode::kAlreadyExists);
   other.join();
 }
 
-// Goal: the other methods work while a mount waits for its registry, and a clean-up leaves it alone.
+// Goal: the other methods work while a mount waits for its registry, and a clean-up leaves it
+// alone.
 TEST_F(LazyTest, NothingIsLockedWhileMounting) {
   Commit("c", "");
   layers_.OnMount([&] {
@@ -262,7 +284,8 @@ TEST_F(LazyTest, NothingIsLockedWhileMounting) {
   EXPECT_THAT(layers_.mounted(), SizeIs(1));
 }
 
-// Goal: removal unmounts in Cleanup, children before parents; a daemon that is down delays it, not more.
+// Goal: removal unmounts in Cleanup, children before parents; a daemon that is down delays it, not
+// more.
 TEST_F(LazyTest, RemoveAndCleanup) {
   std::string l1 = Lazy("l1", "");
   std::string l2 = Lazy("l2", l1);
@@ -304,7 +327,8 @@ TEST_F(LazyTest, Restore) {
   EXPECT_CODE(core_->RestoreLazy(), StatusCode::kUnavailable);
 }
 
-// Goal: if our metadata was lost and headrace-fused still shows the snapshots of then, their ids are passed over.
+// Goal: if our metadata was lost and headrace-fused still shows the snapshots of then, their ids
+// are passed over.
 TEST_F(LazyTest, IdsOfALostRootArePassedOver) {
   std::string l1 = Lazy("l1", "");
   Lazy("l2", l1);

@@ -1,6 +1,6 @@
-// containerd's conformance cases that need real mounts, re-expressed: each layer is changed through the mount that the snapshotter
-// answers, committed, and its view compared with a plain directory to which the same changes were made.
-// Runs in a private mount namespace; needs root and overlayfs.
+// containerd's conformance cases that need real mounts, re-expressed: each layer is changed through
+// the mount that the snapshotter answers, committed, and its view compared with a plain directory
+// to which the same changes were made. Runs in a private mount namespace; needs root and overlayfs.
 #include <fcntl.h>
 #include <sched.h>
 #include <sys/mount.h>
@@ -22,7 +22,8 @@ using Change = std::function<void(const std::string& root)>;
 void Write(const std::string& path, const std::string& content, mode_t mode = 0644) {
   UniqueFd fd(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, mode));
   ASSERT_TRUE(fd.valid()) << path << ": " << ::strerror(errno);
-  ASSERT_OK(WriteFull(fd.get(), {reinterpret_cast<const uint8_t*>(content.data()), content.size()}));
+  ASSERT_OK(
+      WriteFull(fd.get(), {reinterpret_cast<const uint8_t*>(content.data()), content.size()}));
   ASSERT_EQ(::fchmod(fd.get(), mode), 0);
 }
 
@@ -31,20 +32,27 @@ void MakeDir(const std::string& path, mode_t mode = 0755) {
   ASSERT_EQ(::chmod(path.c_str(), mode), 0);
 }
 
-void ChangeOwner(const std::string& path, uid_t uid, gid_t gid) { ASSERT_EQ(::lchown(path.c_str(), uid, gid), 0) << path; }
-void Rename(const std::string& from, const std::string& to) { ASSERT_EQ(::rename(from.c_str(), to.c_str()), 0) << ::strerror(errno); }
+void ChangeOwner(const std::string& path, uid_t uid, gid_t gid) {
+  ASSERT_EQ(::lchown(path.c_str(), uid, gid), 0) << path;
+}
+void Rename(const std::string& from, const std::string& to) {
+  ASSERT_EQ(::rename(from.c_str(), to.c_str()), 0) << ::strerror(errno);
+}
 
 class MountTest : public CoreTest {
  protected:
   void SetUp() override {
     if (::geteuid() != 0) GTEST_SKIP() << "needs root";
-    if (::unshare(CLONE_NEWNS) != 0 || ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
+    if (::unshare(CLONE_NEWNS) != 0 ||
+        ::mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) {
       GTEST_SKIP() << "no mount namespace: " << ::strerror(errno);
     }
-    // Of its own file system: an upper directory on overlayfs, as containers have for /tmp, is refused by the kernel.
+    // Of its own file system: an upper directory on overlayfs, as containers have for /tmp, is
+    // refused by the kernel.
     base_ = dir_ / "base";
     ASSERT_OK(MakeDirs(base_));
-    ASSERT_EQ(::mount("tmpfs", base_.c_str(), "tmpfs", 0, "size=64m,mode=755"), 0) << ::strerror(errno);
+    ASSERT_EQ(::mount("tmpfs", base_.c_str(), "tmpfs", 0, "size=64m,mode=755"), 0)
+        << ::strerror(errno);
     root_ = base_ + "/root";
     options_.root = root_;
     CoreTest::SetUp();
@@ -69,10 +77,12 @@ class MountTest : public CoreTest {
     {
       Mounted mounted(*mounts, Target());
       ASSERT_OK(mounted.status());
-      EXPECT_EQ(ReadTree(mounted.path()), ReadTree(base_ + "/flat")) << "before the changes of " << name;
+      EXPECT_EQ(ReadTree(mounted.path()), ReadTree(base_ + "/flat"))
+          << "before the changes of " << name;
       change(mounted.path());
       change(base_ + "/flat");
-      EXPECT_EQ(ReadTree(mounted.path()), ReadTree(base_ + "/flat")) << "after the changes of " << name;
+      EXPECT_EQ(ReadTree(mounted.path()), ReadTree(base_ + "/flat"))
+          << "after the changes of " << name;
     }
     ASSERT_OK(core_->Commit(name, key, {}, ""));
     parent_ = name;
@@ -210,7 +220,8 @@ TEST_F(MountTest, MoveFileFromLowerLayer) {
   });
 }
 
-// Suite case Rename, files only: renaming lower directories depends on the kernel's redirect_dir, as for containerd's overlayfs.
+// Suite case Rename, files only: renaming lower directories depends on the kernel's redirect_dir,
+// as for containerd's overlayfs.
 TEST_F(MountTest, Rename) {
   Layer([](const std::string& r) {
     MakeDir(r + "/dir");
@@ -243,8 +254,9 @@ TEST_F(MountTest, ViewsAreReadOnly) {
   expect_read_only("v2", parent_);
 }
 
-// From containerd's list of cases still to be written: a container that holds a file open and a directory as its working directory,
-// and a socket, survive the removal and the clean-up of everything else.
+// From containerd's list of cases still to be written: a container that holds a file open and a
+// directory as its working directory, and a socket, survive the removal and the clean-up of
+// everything else.
 TEST_F(MountTest, MountInUseSurvivesCleanup) {
   Layer([](const std::string& r) { Write(r + "/a", "a"); });
   auto mounts = Prepare("container", parent_);

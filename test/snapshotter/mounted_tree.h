@@ -15,8 +15,8 @@ namespace headrace::snapshotter {
 using Tree = std::map<std::string, std::string>;
 Tree ReadTree(const std::string& root);
 
-// Mounts what the snapshotter answered, as containerd would (bind then remounted read-only, overlay with its options); unmounts
-// when it goes. Needs a private mount namespace.
+// Mounts what the snapshotter answered, as containerd would (bind then remounted read-only, overlay
+// with its options); unmounts when it goes. Needs a private mount namespace.
 class Mounted {
  public:
   Mounted(const std::vector<Mount>& mounts, std::string target);

@@ -1,5 +1,5 @@
-// The gRPC edge: a real server on a unix socket and a client made from the same proto; and the control client against a server that
-// plays headrace-fused.
+// The gRPC edge: a real server on a unix socket and a client made from the same proto; and the
+// control client against a server that plays headrace-fused.
 #include <grpcpp/grpcpp.h>
 #include <sys/stat.h>
 
@@ -29,7 +29,8 @@ class ServiceTest : public CoreTest {
     served_ = std::move(served).value();
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(kMessageBytesMax);
-    client_ = api::Snapshots::NewStub(grpc::CreateCustomChannel("unix:" + socket, grpc::InsecureChannelCredentials(), arguments));
+    client_ = api::Snapshots::NewStub(
+        grpc::CreateCustomChannel("unix:" + socket, grpc::InsecureChannelCredentials(), arguments));
   }
   void TearDown() override {
     if (served_.server) served_.server->Shutdown(std::chrono::system_clock::now());
@@ -43,7 +44,8 @@ class ServiceTest : public CoreTest {
     context->AddMetadata("containerd-namespace", "test");
     return context;
   }
-  grpc::Status CallPrepare(const std::string& key, const std::string& parent, const Labels& labels, api::PrepareSnapshotResponse* response) {
+  grpc::Status CallPrepare(const std::string& key, const std::string& parent, const Labels& labels,
+                           api::PrepareSnapshotResponse* response) {
     api::PrepareSnapshotRequest request;
     request.set_snapshotter("headrace");
     request.set_key(key);
@@ -51,7 +53,8 @@ class ServiceTest : public CoreTest {
     request.mutable_labels()->insert(labels.begin(), labels.end());
     return client_->Prepare(Context().get(), request, response);
   }
-  grpc::Status CallCommit(const std::string& name, const std::string& key, const Labels& labels = {}) {
+  grpc::Status CallCommit(const std::string& name, const std::string& key,
+                          const Labels& labels = {}) {
     api::CommitSnapshotRequest request;
     request.set_name(name);
     request.set_key(key);
@@ -67,11 +70,14 @@ class ServiceTest : public CoreTest {
 // Goal: all ten calls go through, with every field.
 TEST_F(ServiceTest, RoundTrip) {
   api::PrepareSnapshotResponse prepared;
-  ASSERT_TRUE(CallPrepare("k8s.io/1/extract-1 a", "", {{"containerd.io/snapshot/x", "1"}}, &prepared).ok());
+  ASSERT_TRUE(
+      CallPrepare("k8s.io/1/extract-1 a", "", {{"containerd.io/snapshot/x", "1"}}, &prepared).ok());
   ASSERT_EQ(prepared.mounts_size(), 1);
   EXPECT_EQ(prepared.mounts(0).type(), "bind");
   EXPECT_EQ(prepared.mounts(0).source(), Dir(1) + "/fs");
-  EXPECT_THAT(std::vector<std::string>(prepared.mounts(0).options().begin(), prepared.mounts(0).options().end()), ElementsAre("rw", "rbind"));
+  EXPECT_THAT(std::vector<std::string>(prepared.mounts(0).options().begin(),
+                                       prepared.mounts(0).options().end()),
+              ElementsAre("rw", "rbind"));
 
   api::MountsRequest mounts_request;
   mounts_request.set_key("k8s.io/1/extract-1 a");
@@ -88,7 +94,8 @@ TEST_F(ServiceTest, RoundTrip) {
   EXPECT_EQ(stat.info().kind(), api::COMMITTED);
   EXPECT_EQ(stat.info().labels().at("l"), "v");
   Info info = *core_->Stat("c");
-  EXPECT_EQ(stat.info().created_at().seconds() * 1'000'000'000 + stat.info().created_at().nanos(), info.created_ns);
+  EXPECT_EQ(stat.info().created_at().seconds() * 1'000'000'000 + stat.info().created_at().nanos(),
+            info.created_ns);
   EXPECT_EQ(stat.info().updated_at().nanos(), stat.info().created_at().nanos());
 
   api::ViewSnapshotRequest view_request;
@@ -124,9 +131,11 @@ TEST_F(ServiceTest, RoundTrip) {
   EXPECT_EQ(DirectoryCount(), 1u);
 }
 
-// Goal: List streams in batches of 100, while calls on the same snapshots are answered, and filters by its own language.
+// Goal: List streams in batches of 100, while calls on the same snapshots are answered, and filters
+// by its own language.
 TEST_F(ServiceTest, ListInBatches) {
-  for (int i = 0; i < 250; ++i) ASSERT_OK(Prepare("key" + std::to_string(i), "", {{"n", std::to_string(i % 2)}}));
+  for (int i = 0; i < 250; ++i)
+    ASSERT_OK(Prepare("key" + std::to_string(i), "", {{"n", std::to_string(i % 2)}}));
   api::ListSnapshotsRequest request;
   auto context = Context();
   auto reader = client_->List(context.get(), request);
@@ -160,15 +169,18 @@ TEST_F(ServiceTest, ListInBatches) {
 // Goal: requests far beyond what containerd sends are refused without harm.
 TEST_F(ServiceTest, Limits) {
   api::PrepareSnapshotResponse response;
-  EXPECT_EQ(CallPrepare(std::string(kNameBytesMax + 1, 'k'), "", {}, &response).error_code(), grpc::StatusCode::INVALID_ARGUMENT);
-  EXPECT_EQ(CallPrepare(std::string(17 << 20, 'k'), "", {}, &response).error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  EXPECT_EQ(CallPrepare(std::string(kNameBytesMax + 1, 'k'), "", {}, &response).error_code(),
+            grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_EQ(CallPrepare(std::string(17 << 20, 'k'), "", {}, &response).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_TRUE(CallPrepare("k", "", {}, &response).ok());
 }
 
 // Goal: a lazy Prepare looks to containerd as it must.
 TEST_F(ServiceTest, LazyPrepare) {
   api::PrepareSnapshotResponse response;
-  EXPECT_EQ(CallPrepare("ns/1/extract-1 chain1", "", LazyLabels("chain1"), &response).error_code(), grpc::StatusCode::ALREADY_EXISTS);
+  EXPECT_EQ(CallPrepare("ns/1/extract-1 chain1", "", LazyLabels("chain1"), &response).error_code(),
+            grpc::StatusCode::ALREADY_EXISTS);
   api::ListSnapshotsRequest request;
   request.add_filters("labels.\"containerd.io/snapshot.ref\"==chain1,parent==\"\"");
   auto context = Context();
@@ -213,25 +225,31 @@ namespace control = ::headrace::control::v1;
 
 class FakeControl final : public control::Control::Service {
  public:
-  grpc::Status Mount(grpc::ServerContext*, const control::MountRequest* request, control::MountResponse* response) override {
+  grpc::Status Mount(grpc::ServerContext*, const control::MountRequest* request,
+                     control::MountResponse* response) override {
     last = *request;
     if (!error.ok()) return error;
     response->set_path(path + request->id());
     return grpc::Status::OK;
   }
-  grpc::Status Check(grpc::ServerContext*, const control::CheckRequest* request, control::CheckResponse* response) override {
+  grpc::Status Check(grpc::ServerContext*, const control::CheckRequest* request,
+                     control::CheckResponse* response) override {
     if (!error.ok()) return error;
     response->set_path(path + request->id());
     return grpc::Status::OK;
   }
-  grpc::Status Unmount(grpc::ServerContext*, const control::UnmountRequest*, control::UnmountResponse*) override { return error; }
+  grpc::Status Unmount(grpc::ServerContext*, const control::UnmountRequest*,
+                       control::UnmountResponse*) override {
+    return error;
+  }
 
   control::MountRequest last;
   std::string path = "/run/headrace/fs/";
   grpc::Status error;
 };
 
-// Goal: the client says what the proto says, maps errors by code with the daemon's words, and calls a daemon that is not there so.
+// Goal: the client says what the proto says, maps errors by code with the daemon's words, and calls
+// a daemon that is not there so.
 TEST(ControlClientTest, Calls) {
   test::TempDir dir;
   std::string socket = dir / "control.sock";
@@ -250,7 +268,8 @@ TEST(ControlClientTest, Calls) {
   auto server = builder.BuildAndStart();
   ASSERT_NE(server, nullptr);
   ControlClient patient({.socket = socket, .local_timeout = std::chrono::seconds(60)});
-  Result<std::string> path = patient.Mount({12, 7, {"r/i:1", "sha256:m", "sha256:b", "v1,t", true}}, deadline);
+  Result<std::string> path =
+      patient.Mount({12, 7, {"r/i:1", "sha256:m", "sha256:b", "v1,t", true}}, deadline);
   ASSERT_OK(path);
   EXPECT_EQ(*path, "/run/headrace/fs/12");
   EXPECT_EQ(service.last.id(), "12");

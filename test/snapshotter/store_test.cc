@@ -1,6 +1,5 @@
-// MetaStore: containerd's metastore cases in our words, each with its error class, and what is ours: durability, versions, leftovers.
-#include "snapshotter/store/meta_store.h"
-
+// MetaStore: containerd's metastore cases in our words, each with its error class, and what is
+// ours: durability, versions, leftovers.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sqlite3.h>
@@ -9,6 +8,7 @@
 #include <thread>
 
 #include "fusefs/base/file.h"
+#include "snapshotter/store/meta_store.h"
 #include "test/support/matchers.h"
 #include "test/support/temp_dir.h"
 
@@ -34,11 +34,17 @@ class StoreTest : public testing::Test {
     EXPECT_OK(id);
     return id.ok() ? *id : 0;
   }
-  Result<Record> Create(Kind kind, const std::string& name, const std::string& parent, const Labels& labels = {}) {
+  Result<Record> Create(Kind kind, const std::string& name, const std::string& parent,
+                        const Labels& labels = {}) {
     return store_->Create({Id(), kind, name, parent, labels, std::nullopt});
   }
-  Result<Record> CreateLazy(const std::string& name, const std::string& parent, const std::string& ref) {
-    return store_->Create({Id(), Kind::kCommitted, name, parent, {{"containerd.io/snapshot.ref", ref}},
+  Result<Record> CreateLazy(const std::string& name, const std::string& parent,
+                            const std::string& ref) {
+    return store_->Create({Id(),
+                           Kind::kCommitted,
+                           name,
+                           parent,
+                           {{"containerd.io/snapshot.ref", ref}},
                            LazyLayer{"r/i:1", "sha256:m", "sha256:b", "v1,x", false}});
   }
   // A committed snapshot on `parent`.
@@ -129,7 +135,8 @@ TEST_F(StoreTest, LongChain) {
   auto chain = store_->Chain(parent);
   ASSERT_OK(chain);
   ASSERT_EQ(chain->size(), 200u);
-  for (size_t i = 0; i < 200; ++i) EXPECT_EQ((*chain)[i].info.name, "layer" + std::to_string(199 - i));
+  for (size_t i = 0; i < 200; ++i)
+    EXPECT_EQ((*chain)[i].info.name, "layer" + std::to_string(199 - i));
 }
 
 TEST_F(StoreTest, CreateActive) {
@@ -216,7 +223,8 @@ TEST_F(StoreTest, RemoveWithChildren) {
   Populate();
   Status status = store_->Remove("c1");
   EXPECT_CODE(status, StatusCode::kFailedPrecondition);
-  EXPECT_THAT(status.message(), testing::HasSubstr("remove"));  // containerd's own suite looks for the word
+  EXPECT_THAT(status.message(),
+              testing::HasSubstr("remove"));  // containerd's own suite looks for the word
   EXPECT_CODE(store_->Remove("c2"), StatusCode::kFailedPrecondition);
   ASSERT_OK(store_->Remove("a1"));
   ASSERT_OK(store_->Remove("c2"));
@@ -228,7 +236,8 @@ TEST_F(StoreTest, RemoveWithChildren) {
 TEST_F(StoreTest, Update) {
   ASSERT_OK(Create(Kind::kActive, "a", "", {{"l1", "1"}, {"l2", "2"}, {"l.3", "3"}}));
   int64_t created = store_->Get("a")->info.created_ns;
-  auto masked = store_->Update("a", {{"l1", "new"}, {"l.3", "dots"}, {"l4", "ignored"}}, {"labels.l1", "labels.l2", "labels.l.3"});
+  auto masked = store_->Update("a", {{"l1", "new"}, {"l.3", "dots"}, {"l4", "ignored"}},
+                               {"labels.l1", "labels.l2", "labels.l.3"});
   ASSERT_OK(masked);
   EXPECT_EQ(masked->labels, (Labels{{"l1", "new"}, {"l.3", "dots"}}));
   EXPECT_EQ(masked->created_ns, created);
@@ -246,9 +255,20 @@ TEST_F(StoreTest, Update) {
 
 // Goal: names are bytes: whatever is in them, they are found again and not mixed up.
 TEST_F(StoreTest, OddNames) {
-  std::vector<std::string> names = {"k8s.io/12/extract-1-a b sha256:1", "k8s.io/17//run/x", "..", "/", "a\nb", "'; DROP TABLE snapshots;--",
-                                    "%", "\xff\xfe", std::string("nul\0inside", 10), "nul", "牛", std::string(kNameBytesMax, 'n')};
-  for (const std::string& name : names) ASSERT_OK(Create(Kind::kActive, name, "", {{name.substr(0, 100), name.substr(0, 100)}}));
+  std::vector<std::string> names = {"k8s.io/12/extract-1-a b sha256:1",
+                                    "k8s.io/17//run/x",
+                                    "..",
+                                    "/",
+                                    "a\nb",
+                                    "'; DROP TABLE snapshots;--",
+                                    "%",
+                                    "\xff\xfe",
+                                    std::string("nul\0inside", 10),
+                                    "nul",
+                                    "牛",
+                                    std::string(kNameBytesMax, 'n')};
+  for (const std::string& name : names)
+    ASSERT_OK(Create(Kind::kActive, name, "", {{name.substr(0, 100), name.substr(0, 100)}}));
   Reopen();
   for (const std::string& name : names) {
     auto record = store_->Get(name);
@@ -257,14 +277,17 @@ TEST_F(StoreTest, OddNames) {
     EXPECT_EQ(record->info.labels, (Labels{{name.substr(0, 100), name.substr(0, 100)}}));
   }
   EXPECT_EQ(store_->List()->size(), names.size());
-  EXPECT_CODE(Create(Kind::kActive, std::string(kNameBytesMax + 1, 'n'), ""), StatusCode::kInvalidArgument);
+  EXPECT_CODE(Create(Kind::kActive, std::string(kNameBytesMax + 1, 'n'), ""),
+              StatusCode::kInvalidArgument);
 }
 
 TEST_F(StoreTest, LabelLimits) {
   std::string key(100, 'k');
   EXPECT_OK(Create(Kind::kActive, "fits", "", {{key, std::string(kLabelBytesMax - 100, 'v')}}));
-  EXPECT_CODE(Create(Kind::kActive, "no", "", {{key, std::string(kLabelBytesMax - 99, 'v')}}), StatusCode::kInvalidArgument);
-  EXPECT_CODE(store_->Update("fits", {{key, std::string(kLabelBytesMax, 'v')}}, {}), StatusCode::kInvalidArgument);
+  EXPECT_CODE(Create(Kind::kActive, "no", "", {{key, std::string(kLabelBytesMax - 99, 'v')}}),
+              StatusCode::kInvalidArgument);
+  EXPECT_CODE(store_->Update("fits", {{key, std::string(kLabelBytesMax, 'v')}}, {}),
+              StatusCode::kInvalidArgument);
   Labels many;
   for (size_t i = 0; i <= kLabelsMax; ++i) many[std::to_string(i)] = "x";
   EXPECT_CODE(store_->Commit("c", "fits", many, ""), StatusCode::kInvalidArgument);
@@ -303,7 +326,8 @@ TEST_F(StoreTest, LazySnapshots) {
   EXPECT_EQ((*all)[0].id, lazy1->id);
 }
 
-// Goal: what a removed snapshot leaves is remembered until it is said to be gone; creating takes the note away in the same step.
+// Goal: what a removed snapshot leaves is remembered until it is said to be gone; creating takes
+// the note away in the same step.
 TEST_F(StoreTest, Leftovers) {
   uint64_t pending = Id();
   ASSERT_OK(store_->AddLeftover({pending, true}));
@@ -376,7 +400,8 @@ TEST_F(StoreTest, UnknownVersionIsRefused) {
   EXPECT_FALSE(MetaStore::Open({.path = dir_ / "no/such/dir.db"}).ok());
 }
 
-// Goal: readers see whole transactions while writers work: a snapshot is there with both of its labels or not at all.
+// Goal: readers see whole transactions while writers work: a snapshot is there with both of its
+// labels or not at all.
 TEST_F(StoreTest, ReadersAndWritersAtOnce) {
   std::atomic<bool> stop{false};
   std::vector<std::thread> readers;
@@ -395,7 +420,8 @@ TEST_F(StoreTest, ReadersAndWritersAtOnce) {
     writers.emplace_back([&, w] {
       for (int i = 0; i < 40; ++i) {
         std::string name = std::to_string(w) + "/" + std::to_string(i);
-        EXPECT_OK(store_->Create({Id(), Kind::kActive, name, "", {{"a", "1"}, {"b", "2"}}, std::nullopt}));
+        EXPECT_OK(store_->Create(
+            {Id(), Kind::kActive, name, "", {{"a", "1"}, {"b", "2"}}, std::nullopt}));
         EXPECT_OK(store_->Update(name, {{"c", "1"}, {"d", "2"}}, {}));
         if (i % 2 == 0) EXPECT_OK(store_->Remove(name));
       }
