@@ -1,5 +1,11 @@
 // Goal: the same commands against a registry: push, pull, what is there is not pushed again, blobs are mounted, errors name it.
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <spawn.h>
+#include <sys/wait.h>
+
+#include <chrono>
+#include <thread>
 
 #include "snapshotter/cli/command_line.h"
 #include "snapshotter/cli/convert.h"
@@ -89,6 +95,36 @@ TEST_F(CliRegistryTest, ErrorsNameTheRegistry) {
   EXPECT_NE(err().find("docker login"), std::string::npos) << err();
   EXPECT_EQ(Run(BuildTo(registry_.host() + "/models/m@" + Digest::Of("x").ToString())), kExitFailed);
   EXPECT_NE(err().find("the outcome"), std::string::npos) << err();
+}
+
+// Goal: Ctrl-C in the middle of a push ends the program at once with 130 and leaves nothing temporary. The registry holds the upload,
+// so that the program is known to be in the middle.
+TEST_F(CliRegistryTest, InterruptLeavesNothing) {
+  registry_.AddFault({.kind = Fault::Kind::kHold, .method = "POST", .times = -1});
+  std::vector<std::string> words = BuildTo(registry_.host() + "/models/m:v1");
+  words.insert(words.begin(), HEADRACE_PROGRAM);
+  std::vector<char*> argv;
+  for (std::string& word : words) argv.push_back(word.data());
+  argv.push_back(nullptr);
+  pid_t pid = 0;
+  ASSERT_EQ(::posix_spawn(&pid, HEADRACE_PROGRAM, nullptr, nullptr, argv.data(), environ), 0);
+  EXPECT_TRUE(registry_.WaitForHeld(1));
+  EXPECT_NE(Shell("ls -A | grep headrace- || echo none"), "none\n");
+  ASSERT_EQ(::kill(pid, SIGINT), 0);
+  int status = 0;
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (::waitpid(pid, &status, WNOHANG) == 0) {
+    if (std::chrono::steady_clock::now() > deadline) {
+      ::kill(pid, SIGKILL);
+      ::waitpid(pid, &status, 0);
+      FAIL() << "the program did not end";
+    }
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  ASSERT_TRUE(WIFEXITED(status));
+  EXPECT_EQ(WEXITSTATUS(status), kExitInterrupted);
+  EXPECT_EQ(Shell("ls -A | grep headrace- || echo none"), "none\n");
+  registry_.Release();
 }
 
 }  // namespace
