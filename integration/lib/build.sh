@@ -11,6 +11,8 @@ build_preset() {
   local directory=$root/build/$preset log=$root/build/$preset.log
   local jobs=${HEADRACE_JOBS:-$(nproc)}
   mkdir -p "$directory"
+  # One cache for every clone of the repository: paths below it are hashed relative to the build directory.
+  export CCACHE_BASEDIR=$root CCACHE_NOHASHDIR=1
   printf 'build: %s (log: %s)\n' "$preset" "$log"
   {
     cd "$root" &&
