@@ -29,6 +29,8 @@ Result<std::unique_ptr<Interrupt>> Interrupt::Create() {
   sigemptyset(&set);
   for (int signal : {SIGINT, SIGTERM, SIGHUP}) sigaddset(&set, signal);
   if (const int err = ::pthread_sigmask(SIG_BLOCK, &set, nullptr)) return Status::FromErrno(err, "pthread_sigmask");
+  // A closed pipe (`headrace ... | head`) is a failed write, not a death that leaves temporary files behind.
+  if (::signal(SIGPIPE, SIG_IGN) == SIG_ERR) return Status::FromErrno(errno, "signal");
   self->signals_ = UniqueFd(::signalfd(-1, &set, SFD_CLOEXEC));
   self->stop_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
   if (!self->signals_.valid() || !self->stop_.valid()) return Status::FromErrno(errno, "signalfd");

@@ -2,7 +2,7 @@
 // the process ends with exit code 130, at once, whatever the other threads wait for.
 //
 // main makes one before any other thread, so that every thread inherits the blocked signals; the object's own thread waits for them.
-// The signals stay blocked when the object goes. Protect/Unprotect may be called from any thread.
+// SIGPIPE is ignored: writing to a closed pipe fails instead. The signals stay as they are when the object goes. Protect/Unprotect may be called from any thread.
 #ifndef HEADRACE_SNAPSHOTTER_CLI_INTERRUPT_H_
 #define HEADRACE_SNAPSHOTTER_CLI_INTERRUPT_H_
 
