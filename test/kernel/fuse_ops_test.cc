@@ -2,12 +2,16 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sched.h>
+#include <signal.h>
 #include <sys/ioctl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 
@@ -286,6 +290,50 @@ TEST_F(FuseOpsTest, StaleMountIsReplaced) {
   options.unmount_on_stop = true;
   Serve();
   EXPECT_EQ(Read(Path("7/d/file")), "hello");
+}
+
+// Goal: an id-mapped mount of the file system works (user namespaces without a recursive chown) and shifts owners.
+TEST_F(FuseOpsTest, IdMappedMount) {
+  // A user namespace whose id 0 is 100000 outside, held open by a child.
+  int ready[2];
+  ASSERT_EQ(::pipe2(ready, O_CLOEXEC), 0);
+  pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    if (::unshare(CLONE_NEWUSER) != 0) ::_exit(1);
+    if (::write(ready[1], "x", 1) != 1) ::_exit(1);
+    ::pause();
+    ::_exit(0);
+  }
+  ::close(ready[1]);
+  char byte;
+  ssize_t got = ::read(ready[0], &byte, 1);
+  ::close(ready[0]);
+  int mapped = -1;
+  if (got == 1) {
+    const std::string proc = "/proc/" + std::to_string(child);
+    for (const char* map : {"/uid_map", "/gid_map"}) std::ofstream(proc + map) << "0 100000 1000\n";
+    UniqueFd user_namespace(::open((proc + "/ns/user").c_str(), O_RDONLY | O_CLOEXEC));
+    UniqueFd tree(static_cast<int>(::syscall(SYS_open_tree, AT_FDCWD, mountpoint.c_str(), 1 /* OPEN_TREE_CLONE */)));
+    struct {
+      uint64_t set, clear, propagation, namespace_fd;
+    } attributes{0x00100000 /* MOUNT_ATTR_IDMAP */, 0, 0, static_cast<uint64_t>(user_namespace.get())};
+    mapped = static_cast<int>(::syscall(SYS_mount_setattr, tree.get(), "", AT_EMPTY_PATH, &attributes, sizeof attributes));
+    if (mapped == 0) {
+      struct stat st;
+      EXPECT_EQ(::fstatat(tree.get(), "7/d/file", &st, 0), 0);
+      EXPECT_EQ(st.st_uid, 100012u);
+      EXPECT_EQ(st.st_gid, 100034u);
+      UniqueFd file(::openat(tree.get(), "7/d/file", O_RDONLY | O_CLOEXEC));
+      char buffer[8];
+      EXPECT_EQ(::pread(file.get(), buffer, sizeof buffer, 0), 5);
+    }
+  }
+  int error = errno;
+  ::kill(child, SIGKILL);
+  ::waitpid(child, nullptr, 0);
+  if (got != 1) GTEST_SKIP() << "NOT TESTED: no user namespaces here";
+  EXPECT_EQ(mapped, 0) << std::strerror(error);
 }
 
 // Goal: the kernel's read-ahead is what was asked.
