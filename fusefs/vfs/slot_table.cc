@@ -61,27 +61,30 @@ Result<SlotTable::Plan> SlotTable::Prepare(const MountSpec& spec) const {
 }
 
 Result<std::shared_ptr<ViewSlot>> SlotTable::Insert(std::shared_ptr<ViewSlot> view) {
-  const MountSpec& spec = view->spec();
+  const MountSpec spec = view->spec();  // a copy: `view` may become another object below
   std::unique_lock lock(mu_);
   HR_ASSIGN_OR_RETURN(Plan plan, PlanLocked(spec));
   if (plan.existing != nullptr) return plan.existing;
   // Somebody may have made the same layer, or remade the parent, meanwhile: the chain must be of the table's own slots.
-  const std::shared_ptr<LayerSlot>& own = view->layers().back();
+  const std::shared_ptr<LayerSlot> own = view->layers().back();
   const bool same_below =
       std::equal(plan.below.begin(), plan.below.end(), view->layers().begin(), view->layers().end() - 1);
   if (!same_below || (plan.layer != nullptr && plan.layer != own)) {
     return AbortedError("another change of the mounts came between");
   }
-  if (plan.layer == nullptr) {
-    slots_[spec.layer_slot].layer = own;
-    Metrics::Add(metrics_.layers);
-  }
   Slot& slot = slots_[spec.view_slot];
+  if (slot.view != nullptr && slot.view->layers() != view->layers()) {
+    return InvalidArgumentError("slot " + std::to_string(spec.view_slot) + " is in use for another chain of layers");
+  }
   if (slot.view != nullptr) {
     view = slot.view;  // removed, but not forgotten by the kernel: the same again
   } else {
     slot.view = view;
     for (const auto& layer : view->layers()) ++layer->views;
+  }
+  if (plan.layer == nullptr) {
+    slots_[spec.layer_slot].layer = own;
+    ++layer_count_;
   }
   view->mounted = true;
   auto& sources = view->layers().back()->sources;
@@ -90,11 +93,11 @@ Result<std::shared_ptr<ViewSlot>> SlotTable::Insert(std::shared_ptr<ViewSlot> vi
     return source.first == spec.view_slot || it == slots_.end() ||
            it->second.view == nullptr || !it->second.view->mounted;
   });
-  sources.emplace_back(spec.view_slot, view->spec().layer);
+  sources.emplace_back(spec.view_slot, spec.layer);
   if (!spec.parent_id.empty()) ++mounts_.find(spec.parent_id)->second->children;
   mounts_[spec.id] = view;
   mounts_by_slot_[spec.view_slot] = view;
-  Metrics::Add(metrics_.mounts);
+  ShowGaugesLocked();
   return view;
 }
 
@@ -115,8 +118,8 @@ Status SlotTable::Remove(const std::string& id) {
   if (sources.size() > 1) {
     std::erase_if(sources, [&](const auto& source) { return source.first == view->spec().view_slot; });
   }
-  Metrics::Add(metrics_.mounts, -1);
   DropIfUnusedLocked(view->spec().view_slot);
+  ShowGaugesLocked();
   return OkStatus();
 }
 
@@ -126,7 +129,7 @@ void SlotTable::DropIfUnusedLocked(uint32_t number) {
   if (const std::shared_ptr<LayerSlot>& layer = it->second.layer; layer != nullptr) {
     if (layer->views > 0 || layer->lookups.load(std::memory_order_relaxed) > 0) return;
     slots_.erase(it);
-    Metrics::Add(metrics_.layers, -1);
+    --layer_count_;
     return;
   }
   const std::shared_ptr<ViewSlot> view = it->second.view;
@@ -193,6 +196,12 @@ void SlotTable::Forget(uint32_t slot, uint64_t n) {
   }
   std::unique_lock lock(mu_);
   DropIfUnusedLocked(slot);
+  ShowGaugesLocked();
+}
+
+void SlotTable::ShowGaugesLocked() {
+  metrics_.mounts.store(static_cast<int64_t>(mounts_.size()), std::memory_order_relaxed);
+  metrics_.layers.store(static_cast<int64_t>(layer_count_), std::memory_order_relaxed);
 }
 
 }  // namespace headrace::vfs

@@ -55,10 +55,12 @@ class SlotTable {
   Result<Plan> PlanLocked(const MountSpec& spec) const;
   Status CheckSlotsLocked(const MountSpec& spec) const;
   void DropIfUnusedLocked(uint32_t slot);
+  void ShowGaugesLocked();
 
   Metrics& metrics_;
   mutable std::shared_mutex mu_;
   std::unordered_map<uint32_t, Slot> slots_;
+  size_t layer_count_ = 0;  // layer slots among them
   std::map<std::string, std::shared_ptr<ViewSlot>, std::less<>> mounts_;
   std::map<uint32_t, std::shared_ptr<ViewSlot>> mounts_by_slot_;
 };

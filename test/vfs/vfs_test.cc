@@ -350,6 +350,18 @@ TEST_F(VfsTest, MountComesAgain) {
   EXPECT_EQ(metrics.layers, 0);
 }
 
+// Goal: a view slot that the kernel still refers to does not come back with other layers below.
+TEST_F(VfsTest, MountDoesNotComeAgainOverOtherLayers) {
+  MountChain({{File("a")}, {File("f")}});
+  const NodeId f = Node("2/f");
+  ASSERT_OK(vfs->RemoveMount("2"));
+  ASSERT_OK(vfs->RemoveMount("1"));
+  ASSERT_OK(vfs->AddMount(Spec(9, "1", "", {File("b")})));
+  EXPECT_CODE(vfs->AddMount(Spec(2, "2", "1", {File("f")})), StatusCode::kInvalidArgument);
+  EXPECT_OK(vfs->GetAttr(f));
+  EXPECT_THAT(Names(kRootNode), ElementsAre("1"));
+}
+
 // Goal: one layer under two images is one set of nodes; its bytes come from an image that is still there.
 TEST_F(VfsTest, LayerSharedByTwoImages) {
   const TreeLayer layer{File("f", "abc")};
