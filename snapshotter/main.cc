@@ -2,10 +2,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/file.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -17,6 +14,7 @@
 #include "config/config.h"
 #include "fusefs/base/file.h"
 #include "fusefs/base/log.h"
+#include "fusefs/base/process.h"
 #include "snapshotter/core/snapshotter.h"
 #include "snapshotter/layers/control_client.h"
 #include "snapshotter/service/snapshots_service.h"
@@ -56,31 +54,10 @@ Result<UniqueFd> LockRoot(const std::string& root) {
   return lock;
 }
 
-// sd_notify(3) without libsystemd: a datagram to $NOTIFY_SOCKET, if there is one.
-void Notify(std::string_view state) {
-  const char* path = std::getenv("NOTIFY_SOCKET");
-  if (path == nullptr || *path == '\0') return;
-  sockaddr_un address{};
-  address.sun_family = AF_UNIX;
-  size_t length = std::strlen(path);
-  if (length >= sizeof address.sun_path) return;
-  std::memcpy(address.sun_path, path, length);
-  if (address.sun_path[0] == '@') address.sun_path[0] = '\0';
-  UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
-  auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  if (!fd.valid() || ::sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL,
-                              reinterpret_cast<sockaddr*>(&address), size) < 0) {
-    log::Warn("systemd was not notified error=\"{}\"", std::strerror(errno));
+void Notify(const std::string& state) {
+  if (Status status = NotifySupervisor(state); !status.ok()) {
+    log::Warn("the supervisor was not told state={} error=\"{}\"", state, status.ToString());
   }
-}
-
-// The tree walks of Cleanup and Usage hold a descriptor for each level.
-void RaiseDescriptorLimit() {
-  rlimit limit{};
-  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
-  limit.rlim_cur = limit.rlim_max;
-  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0)
-    log::Warn("RLIMIT_NOFILE stays error=\"{}\"", std::strerror(errno));
 }
 
 Status Run(const config::SnapshotterConfig& settings) {
@@ -145,7 +122,7 @@ int Main(int argc, char** argv) {
   if (status.ok()) {
     ::umask(0077);  // what needs other modes sets them itself
     ::signal(SIGPIPE, SIG_IGN);
-    RaiseDescriptorLimit();
+    if (Status raised = RaiseDescriptorLimit(); !raised.ok()) log::Warn("descriptor limit stays error=\"{}\"", raised.ToString());
     status = Run(*settings);
   }
   if (status.ok()) return 0;

@@ -10,9 +10,9 @@
 
 #include "fusefs/base/file.h"
 #include "fusefs/base/log.h"
+#include "fusefs/base/process.h"
 #include "fusefs/daemon/command_line.h"
 #include "fusefs/daemon/daemon.h"
-#include "fusefs/daemon/notify.h"
 
 namespace headrace::daemon {
 namespace {
@@ -57,6 +57,7 @@ void Notify(const char* state) {
 
 Status Run(const DaemonOptions& options) {
   HR_RETURN_IF_ERROR(log::Setup("headrace-fused", options.config.log_level));
+  if (Status status = RaiseDescriptorLimit(); !status.ok()) log::Warn("descriptor limit stays error=\"{}\"", status.ToString());
   sigset_t set;
   HR_ASSIGN_OR_RETURN(UniqueFd signals, TakeSignals(set));
   UniqueFd ended(::eventfd(0, EFD_CLOEXEC));

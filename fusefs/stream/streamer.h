@@ -41,9 +41,10 @@ class FileContent {
 
   virtual ~FileContent() = default;
   virtual uint64_t size() const = 0;
-  // Every byte is in the cache, verified, synced: may be read behind our back (FUSE passthrough). Never goes back to false while held.
+  // Every byte is in the cache, verified, synced: may be read behind our back (FUSE passthrough). Goes back to false only if the backing
+  // file is found damaged; backing_fd() stays valid all the same.
   virtual bool sealed() const = 0;
-  // Descriptor of the backing file, owned by this object. REQUIRES: sealed().
+  // Descriptor of the backing file, owned by this object. REQUIRES: sealed() was seen true.
   virtual int backing_fd() const = 0;
   // `done` may be called before Read returns. size <= 16 MiB.
   virtual void Read(uint64_t offset, uint64_t size, ReadDone done) = 0;

@@ -1,5 +1,6 @@
-#include "fusefs/daemon/notify.h"
+#include "fusefs/base/process.h"
 
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 
@@ -10,7 +11,7 @@
 
 #include "fusefs/base/file.h"
 
-namespace headrace::daemon {
+namespace headrace {
 
 Status NotifySupervisor(const std::string& state) {
   const char* path = std::getenv("NOTIFY_SOCKET");
@@ -30,4 +31,12 @@ Status NotifySupervisor(const std::string& state) {
   return OkStatus();
 }
 
-}  // namespace headrace::daemon
+Status RaiseDescriptorLimit() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return Status::FromErrno(errno, "getrlimit(RLIMIT_NOFILE)");
+  limit.rlim_cur = limit.rlim_max;
+  if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) return Status::FromErrno(errno, "setrlimit(RLIMIT_NOFILE)");
+  return OkStatus();
+}
+
+}  // namespace headrace

@@ -1,0 +1,21 @@
+// What every daemon of ours does to its process: tells its supervisor how far it is, and takes the descriptors it may have.
+// Any thread; nothing blocks.
+#ifndef HEADRACE_FUSEFS_BASE_PROCESS_H_
+#define HEADRACE_FUSEFS_BASE_PROCESS_H_
+
+#include <string>
+
+#include "fusefs/base/status.h"
+
+namespace headrace {
+
+// sd_notify(3) without libsystemd: one datagram to $NOTIFY_SOCKET ("READY=1", "STOPPING=1"). Nobody who listens is fine.
+// Errors: the socket is set but does not take it.
+Status NotifySupervisor(const std::string& state);
+
+// Raises RLIMIT_NOFILE to its hard limit: every open content holds two or three descriptors, every level of a tree walk one.
+Status RaiseDescriptorLimit();
+
+}  // namespace headrace
+
+#endif  // HEADRACE_FUSEFS_BASE_PROCESS_H_
