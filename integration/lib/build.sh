@@ -1,6 +1,7 @@
 # Sourced by the commands of integration/: builds Headrace with what integration/setup provides.
 
 # build_preset PRESET CMAKE_ARGUMENTS -- TARGETS: configures and builds <repository>/build/<preset>; quiet unless it fails.
+# Warnings are errors, for every command alike (two settings would mean two builds); HEADRACE_WERROR=OFF for a newer compiler than ours.
 # HEADRACE_JOBS limits the parallel compilations (default: one for each core).
 build_preset() {
   local preset=$1; shift
@@ -17,7 +18,7 @@ build_preset() {
   {
     cd "$root" &&
       cmake --preset "$preset" -DHEADRACE_LIBFUSE_PREFIX="$("$root/integration/setup" --print-libfuse-prefix)" \
-        "${arguments[@]}" &&
+        -DHEADRACE_WERROR="${HEADRACE_WERROR:-ON}" "${arguments[@]}" &&
       ninja -C "$directory" -j "$jobs" "${targets[@]}"
   } >"$log" 2>&1 </dev/null || {
     printf 'build: %s FAILED; the end of %s:\n' "$preset" "$log" >&2
