@@ -89,13 +89,14 @@ Status FsyncDir(const std::string& path) {
   return {};
 }
 
-Status WriteFileAtomic(const std::string& path, std::string_view data, unsigned mode) {
+Status WriteFileAtomic(const std::string& path, std::string_view data, unsigned mode, Durability durability) {
+  const bool durable = durability == Durability::kMachineCrash;
   static std::atomic<uint64_t> sequence{0};  // only makes temporary names of this process distinct
   std::string temporary = path + ".tmp." + std::to_string(::getpid()) + "." + std::to_string(sequence++);
   {
     HR_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(temporary, O_WRONLY | O_CREAT | O_TRUNC, mode));
     Status status = WriteFull(fd.get(), {reinterpret_cast<const uint8_t*>(data.data()), data.size()});
-    if (status.ok() && ::fsync(fd.get()) != 0) status = Status::FromErrno(errno, "fsync");
+    if (status.ok() && durable && ::fsync(fd.get()) != 0) status = Status::FromErrno(errno, "fsync");
     if (!status.ok()) {
       ::unlink(temporary.c_str());
       return status.Annotate(temporary);
@@ -106,6 +107,7 @@ Status WriteFileAtomic(const std::string& path, std::string_view data, unsigned 
     ::unlink(temporary.c_str());
     return status;
   }
+  if (!durable) return {};
   size_t slash = path.rfind('/');
   return FsyncDir(slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash));
 }
@@ -135,6 +137,7 @@ Status RemoveAllAt(int parent, const char* name, dev_t device, const std::string
   if (::unlinkat(parent, name, 0) == 0 || errno == ENOENT) return {};
   if (errno != EISDIR && errno != EPERM) return Status::FromErrno(errno, "unlink " + path);
   UniqueFd fd(::openat(parent, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+  if (!fd.valid() && errno == ENOENT) return {};  // somebody else removes the same tree
   if (!fd.valid()) return Status::FromErrno(errno, "open " + path);
   struct stat st;
   if (::fstat(fd.get(), &st) != 0) return Status::FromErrno(errno, "stat " + path);

@@ -43,12 +43,18 @@ Status PwriteFull(int fd, std::span<const uint8_t> data, uint64_t offset);
 Status WriteFull(int fd, std::span<const uint8_t> data);
 // Whole file as a string; a file above `limit` bytes is ResourceExhausted.
 Result<std::string> ReadFile(const std::string& path, uint64_t limit);
-// Durable replacement: temporary file in the same directory, fsync, rename, fsync of the directory.
-Status WriteFileAtomic(const std::string& path, std::string_view data, unsigned mode = 0600);
+// What a file that was written must survive.
+enum class Durability {
+  kProcessCrash,  // readers see the old or the new content; after a crash of the machine it may be missing, old, or empty
+  kMachineCrash,  // the new content is on the disk when the call returns (fsync of file and directory: milliseconds)
+};
+// Replacement as a whole: temporary file in the same directory, rename.
+Status WriteFileAtomic(const std::string& path, std::string_view data, unsigned mode = 0600,
+                       Durability durability = Durability::kMachineCrash);
 // mkdir -p; an existing directory is fine.
 Status MakeDirs(const std::string& path, unsigned mode = 0700);
 Status FsyncDir(const std::string& path);
-// rm -rf; a missing path is fine. Never crosses into another mounted file system.
+// rm -rf; a missing path is fine, and so is another caller who removes the same tree. Never crosses into another mounted file system.
 Status RemoveAll(const std::string& path);
 
 }  // namespace headrace

@@ -67,6 +67,12 @@ Result<uint32_t> Slot(const Json& json) {
   return static_cast<uint32_t>(slot);
 }
 
+// Every Mount waits for this. A crash of the machine takes the mount itself along, so its records need not survive one: what is
+// missing or torn then is left out at the next start and made anew when the snapshotter asks for its mounts.
+Status WriteState(const std::string& path, std::string_view data) {
+  return WriteFileAtomic(path, data, 0600, Durability::kProcessCrash);
+}
+
 }  // namespace
 
 bool ValidMountId(std::string_view id) {
@@ -101,14 +107,13 @@ Status LayerStore::Prepare() {
 Status LayerStore::SaveLayer(const LayerRecord& layer, std::string_view toc) {
   const std::string dir = LayerDir(layer.Key());
   HR_RETURN_IF_ERROR(MakeDirs(dir));
-  HR_RETURN_IF_ERROR(WriteFileAtomic(dir + "/toc", toc));
+  HR_RETURN_IF_ERROR(WriteState(dir + "/toc", toc));
   Json json = {{"version", kVersion},
                {"blob_digest", layer.blob.ToString()},
                {"toc", layer.toc.ToString()},
                {"image_ref", layer.image_ref},
                {"slot", layer.slot}};
-  HR_RETURN_IF_ERROR(WriteFileAtomic(dir + "/meta.json", json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n"));
-  return FsyncDir(root_ + "/layers");
+  return WriteState(dir + "/meta.json", json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 Result<LayerRecord> LayerStore::LoadLayer(const std::string& key) const {
@@ -145,7 +150,7 @@ Status LayerStore::SaveMount(const MountRecord& mount) {
                {"layer", mount.layer_key},
                {"manifest_digest", mount.manifest_digest},
                {"view_slot", mount.view_slot}};
-  return WriteFileAtomic(MountFile(mount.id), json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
+  return WriteState(MountFile(mount.id), json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 Result<MountRecord> LayerStore::LoadMount(const std::string& id) const {

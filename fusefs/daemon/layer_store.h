@@ -1,6 +1,7 @@
 // LayerStore: what headrace-fused must remember of layers and mounts, as files (README.md has the layout). Values in, files out.
 //
-// Everything is durable when the call returns (WriteFileAtomic). One instance for a root; the caller serialises calls that change the
+// When a call returns, what it wrote survives a crash of the process. A crash of the machine survive removals and the slot counter;
+// records of layers and mounts may be lost or torn then, like the mounts themselves. One instance for a root; the caller serialises calls that change the
 // same thing. Blocks on the local disk. Errors name the path.
 // What is read back is treated as foreign: bounded, checked, and refused with DataLoss if it does not make sense.
 #ifndef HEADRACE_FUSEFS_DAEMON_LAYER_STORE_H_

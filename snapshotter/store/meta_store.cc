@@ -357,10 +357,13 @@ Status MetaStore::SetUsage(uint64_t id, Usage usage) {
 
 Status MetaStore::AddLeftover(Leftover leftover) {
   MutexLock lock(writer_mu_);
-  return writer_->Prepare("INSERT OR REPLACE INTO leftovers (id, lazy) VALUES (?, ?)")
-      .Bind(1, leftover.id)
-      .Bind(2, int64_t{leftover.lazy ? 1 : 0})
-      .Run();
+  HR_RETURN_IF_ERROR(writer_->Execute("PRAGMA synchronous = NORMAL"));
+  Status added = writer_->Prepare("INSERT OR REPLACE INTO leftovers (id, lazy) VALUES (?, ?)")
+                     .Bind(1, leftover.id)
+                     .Bind(2, int64_t{leftover.lazy ? 1 : 0})
+                     .Run();
+  Status restored = writer_->Execute("PRAGMA synchronous = FULL");
+  return added.ok() ? restored : added;
 }
 
 Result<std::vector<MetaStore::Leftover>> MetaStore::Leftovers() {

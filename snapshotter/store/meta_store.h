@@ -95,6 +95,8 @@ class MetaStore {
     uint64_t id = 0;
     bool lazy = false;
   };
+  // Survives a crash of the process at once, one of the machine only with the next write (what it
+  // speaks of, a mount, does not survive that either): every lazy Prepare waits for it.
   Status AddLeftover(Leftover leftover);
   // Children before parents.
   Result<std::vector<Leftover>> Leftovers();

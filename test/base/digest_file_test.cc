@@ -3,6 +3,9 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <thread>
+#include <vector>
+
 #include "fusefs/base/digest.h"
 #include "fusefs/base/file.h"
 #include "test/support/matchers.h"
@@ -52,6 +55,29 @@ TEST(FileTest, RemoveAllDoesNotFollowLinks) {
   EXPECT_OK(ReadFile(dir / "keep/file", 10));
   EXPECT_CODE(ReadFile(dir / "tree/a", 10), StatusCode::kNotFound);
   EXPECT_OK(RemoveAll(dir / "tree"));
+}
+
+// Goal: several callers may remove one tree at the same time; none of them sees an error because another was faster.
+TEST(FileTest, RemoveAllByManyAtOnce) {
+  test::TempDir dir;
+  for (int round = 0; round < 100; ++round) {
+    for (const char* sub : {"tree/a/b/c", "tree/d", "tree/e/f"}) ASSERT_OK(MakeDirs(dir / sub));
+    std::vector<std::thread> threads;
+    for (int t = 0; t < 4; ++t) threads.emplace_back([&] { EXPECT_OK(RemoveAll(dir / "tree")); });
+    for (std::thread& thread : threads) thread.join();
+  }
+}
+
+// Goal: a file that need not survive a crash of the machine is replaced as a whole all the same.
+TEST(FileTest, AtomicWriteWithoutFsync) {
+  test::TempDir dir;
+  for (const char* text : {"one", "two"}) {
+    ASSERT_OK(WriteFileAtomic(dir / "f", text, 0600, Durability::kProcessCrash));
+    EXPECT_EQ(*ReadFile(dir / "f", 100), text);
+  }
+  ASSERT_EQ(::unlink((dir / "f").c_str()), 0);
+  EXPECT_EQ(::rmdir(dir.path().c_str()), 0);
+  EXPECT_EQ(::mkdir(dir.path().c_str(), 0700), 0);
 }
 
 }  // namespace
