@@ -1,0 +1,149 @@
+#include "integration/tools/bench/replay_session.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <xxhash.h>
+
+#include <algorithm>
+#include <cstring>
+#include <thread>
+#include <utility>
+
+#include "integration/tools/bench/common.h"
+
+namespace headrace::bench {
+namespace {
+
+constexpr uint64_t kHugePage = 2 * kMib;
+constexpr uint64_t kSampleMask = 15;  // one page in 16
+constexpr uint64_t kPagesBits = 36;   // of a file: 256 TiB
+
+uint64_t Mix(uint64_t z) {  // SplitMix64's finaliser
+  z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+  z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+  return z ^ (z >> 31);
+}
+
+const Pattern kPatterns[] = {
+    {"P1", 1, 16 * kMib, RunHeaders},          {"P2", 1, 16 * kMib, RunMappedForward},
+    {"P2f", 1, 16 * kMib, RunMappedInterleaved}, {"P3", 4, 4 * kMib, RunMappedRandom},
+    {"P3s", 32, 4 * kMib, RunMappedRandom},    {"P4", 8, 16 * kMib, RunFilePerThread},
+    {"P5", 16, 2 * kMib, RunSlices},           {"P6", 16, 16 * kMib, RunBlocks},
+    {"P7", 1, 64 * 8 * kMib, RunDirect},       {"P8", 1, kHugePage, RunPopulated},
+    {"P9", 1, 16 * kMib, RunMappedForward},    {"P10", 1, kGib, RunWhole},
+};
+
+}  // namespace
+
+HugeMemory::HugeMemory(uint64_t size) : map_size_(size + kHugePage), size_(size) {
+  map_ = mmap(nullptr, map_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (map_ == MAP_FAILED) FailErrno("mmap of destination memory");
+  const auto address = reinterpret_cast<uintptr_t>(map_);
+  data_ = reinterpret_cast<uint8_t*>((address + kHugePage - 1) / kHugePage * kHugePage);
+  (void)madvise(data_, size_, MADV_HUGEPAGE);  // without huge pages it is only slower
+  memset(data_, 1, size_);
+}
+
+HugeMemory::~HugeMemory() {
+  if (map_ != nullptr) munmap(map_, map_size_);
+}
+
+HugeMemory::HugeMemory(HugeMemory&& other) noexcept { *this = std::move(other); }
+
+HugeMemory& HugeMemory::operator=(HugeMemory&& other) noexcept {
+  std::swap(map_, other.map_);
+  std::swap(map_size_, other.map_size_);
+  std::swap(data_, other.data_);
+  std::swap(size_, other.size_);
+  return *this;
+}
+
+uint8_t* Ring::Next(uint64_t size) {
+  size = (size + kPage - 1) / kPage * kPage;
+  if (size > size_) Fail("a block is larger than its ring");
+  if (at_ + size > size_) at_ = 0;
+  uint8_t* const out = base_ + at_;
+  at_ += size;
+  return out;
+}
+
+ReplaySession::ReplaySession(const ReplayOptions& options, unsigned number, unsigned threads, uint64_t block)
+    : options_(options), number_(number), threads_(threads), model_(ListModel(options.directory, options.limit)),
+      random_(options.seed) {
+  uint64_t largest = 0;
+  for (const ModelFile& file : model_.shards) largest = std::max(largest, file.size);
+  block = std::min(block, (largest + kHugePage) / kHugePage * kHugePage);
+  const uint64_t whole = std::min(options.ring, (model_.bytes() + kHugePage) / kHugePage * kHugePage);
+  const uint64_t each = std::max(block, whole / threads / kHugePage * kHugePage);
+  memory_ = HugeMemory(each * threads);
+  for (unsigned i = 0; i < threads; ++i) rings_.emplace_back(memory_.data() + i * each, each);
+}
+
+UniqueFd ReplaySession::Open(const ModelFile& file, int flags) {
+  const double begin = Now();
+  UniqueFd fd(open(file.path.c_str(), O_RDONLY | O_CLOEXEC | flags));
+  const double end = Now();
+  if (!fd.valid()) FailErrno("open " + file.path);
+  const std::lock_guard lock(mutex_);
+  open_s_ += end - begin;
+  if (file.index == 0 && first_open_ == 0) first_open_ = begin;
+  return fd;
+}
+
+void ReplaySession::Arrived(const ModelFile& file) {
+  if (file.index != 0 || arrived_.load(std::memory_order_relaxed) || arrived_.exchange(true)) return;
+  const double now = Now();
+  const std::lock_guard lock(mutex_);
+  first_byte_ = now;
+}
+
+void ReplaySession::Take(const ModelFile& file, uint64_t begin, const uint8_t* data, uint64_t size) {
+  uint64_t sum = 0;
+  for (uint64_t at = 0; at < size; at += kPage) {
+    const uint64_t position = Mix((uint64_t{file.index} << kPagesBits) + (begin + at) / kPage + 1);
+    if (options_.sampled && (position & kSampleMask) != 0) continue;
+    sum += Mix(XXH3_64bits(data + at, std::min(kPage, size - at)) ^ position);
+  }
+  checksum_.fetch_add(sum, std::memory_order_relaxed);
+  bytes_.fetch_add(size, std::memory_order_relaxed);
+}
+
+void ReplaySession::Parallel(const std::function<void(unsigned)>& work) {
+  std::string error;
+  std::vector<std::thread> threads;
+  for (unsigned i = 0; i < threads_; ++i) {
+    threads.emplace_back([&, i] {
+      try {
+        work(i);
+      } catch (const std::exception& e) {
+        const std::lock_guard lock(mutex_);
+        if (error.empty()) error = e.what();
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  if (!error.empty()) Fail(error);
+}
+
+void ReplaySession::Count(ReplayReport& report) const {
+  const std::lock_guard lock(mutex_);
+  report.bytes = bytes_;
+  report.checksum = checksum_;
+  report.open_s = open_s_;
+  report.first_byte_s = first_byte_ - first_open_;
+}
+
+const Pattern* FindPattern(const std::string& name) {
+  for (const Pattern& pattern : kPatterns) {
+    if (name == pattern.name) return &pattern;
+  }
+  return nullptr;
+}
+
+std::vector<std::string> PatternNames() {
+  std::vector<std::string> names;
+  for (const Pattern& pattern : kPatterns) names.emplace_back(pattern.name);
+  return names;
+}
+
+}  // namespace headrace::bench
