@@ -61,13 +61,13 @@ def _table_of_contents(name, size, noise):
 
 
 def layout_of_a_tib(layout, total, layers):
-    """`layers` files of together `total` bytes, a layer each, as `headrace build` lays out a large model. Blobs are sparse."""
+    """`layers` files of together `total` bytes (less what is no whole chunk), a layer each, as `headrace build` lays out a large model. Blobs are sparse."""
     (layout / "blobs/sha256").mkdir(parents=True)
     noise = random.Random(1)
     descriptors, diff_ids = [], []
     for number in range(layers):
         name = f"model-{number + 1:05}-of-{layers:05}.safetensors"
-        text, end = _table_of_contents(name, total // layers, noise)
+        text, end = _table_of_contents(name, total // layers // CHUNK * CHUNK, noise)
         packed = subprocess.run(["zstd", "-q", "-3", "-c"], input=text, stdout=subprocess.PIPE, check=True).stdout
         digest, offset = noise.randbytes(32).hex(), end + 8
         size = offset + len(packed) + 100
