@@ -150,7 +150,6 @@ void RunDirect(ReplaySession& session) {
   size_t next = 0;
   const auto submit = [&](DirectRead& read) {
     read.piece = blocks[next++];
-    read.buffer = session.ring(0).Next(8 * kMib);
     read.request = {};
     read.request.aio_data = reinterpret_cast<uintptr_t>(&read);
     read.request.aio_lio_opcode = IOCB_CMD_PREAD;
@@ -160,7 +159,10 @@ void RunDirect(ReplaySession& session) {
     read.request.aio_offset = static_cast<int64_t>(read.piece.begin);
     aio.Submit(&read.request);
   };
-  for (DirectRead& read : reads) submit(read);
+  for (DirectRead& read : reads) {
+    read.buffer = session.ring(0).Next(8 * kMib);  // its own: requests end in any order
+    submit(read);
+  }
   std::vector<io_event> events(kDepth);
   for (size_t done = 0; done < blocks.size();) {
     const size_t count = aio.Wait(events);
