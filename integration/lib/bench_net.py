@@ -94,12 +94,11 @@ class Link:
         before = {name: self._devices(name) for name in (self.client, self.server)}
         self._delay = Daemon(self.bench.box, f"delay{number}", [
             tool, "--rtt-ms", 2 * self.rtt_ms, "--a-netns", self.client, "--b-netns", self.server,
-            "--a-addr", f"{DELAY_CLIENT}/30", "--b-addr", f"{DELAY_SERVER}/30"])
+            "--a-addr", f"{DELAY_CLIENT}/30", "--b-addr", f"{DELAY_SERVER}/30", "--mtu", MTU])
         self._delay.wait_until(lambda: "ready" in self._delay.log.read_text(), "its ready line")
         tun = (self._devices(self.client) - before[self.client]).pop()
         far = (self._devices(self.server) - before[self.server]).pop()
         for name, device in ((self.client, tun), (self.server, far)):
-            run(["ip", "-n", name, "link", "set", device, "mtu", MTU])
             run(self.inside(name, "sh", "-c", f"echo 0 >/proc/sys/net/ipv4/conf/{device}/rp_filter"))
         run(["ip", "-n", self.client, "route", "add", f"{SERVER}/32", "dev", tun, "src", CLIENT])
 
