@@ -4,12 +4,13 @@ import time
 
 from bench_core import drop_caches
 from bench_net import PLAIN_RTT_MS, Link
-from bench_parts import Fused, replay
+from bench_parts import Fused, Loader
 from sandbox import Failed, say
 
 PATTERNS = ("P1", "P2", "P2f", "P3", "P3s", "P4", "P5", "P6", "P7", "P8", "P9", "P10")
 RATES = ("1Gbit", "2.5Gbit", "5Gbit")
 LATENCIES = ("0.2ms", "5ms", "20ms", "50ms")
+LOADER_READY_S = 0.5  # a GiB of huge pages is allocated in a tenth of that
 QUICK = ("P1/1Gbit/20ms", "P2/1Gbit/20ms", "P4/1Gbit/20ms", "P2/2.5Gbit/50ms", "P4/2.5Gbit/50ms",
          "P2/5Gbit/0.2ms", "P3/5Gbit/0.2ms", "P4/5Gbit/0.2ms", "P2/unshaped/0.2ms", "P8/unshaped/0.2ms")
 
@@ -37,10 +38,13 @@ def cold_run(bench, model, link, pattern, **more):
     timeout = more.get("timeout") or 60 + 8 * wire_s
     checksum = model.checksum(pattern)
     fused = Fused(bench, link, more.get("settings"), more.get("cgroup"))
+    loader = Loader(bench, pattern, None, more.get("processes"), checksum, like=model.directory)
     try:
         link.reset_stats()
+        time.sleep(LOADER_READY_S)
         view, start_s = fused.mount(model.served)
-        report = replay(bench, pattern, view / "models", processes=more.get("processes"), checksum=checksum, timeout=timeout)
+        loader.show(view / "models")
+        report = loader.result(timeout)
         since_mount = time.monotonic() - fused.mounted_at
         if pattern != "P1":  # after P1 a background fill would go on; only its latencies count
             fused.wait_until_at_rest()
@@ -53,6 +57,7 @@ def cold_run(bench, model, link, pattern, **more):
             say(fused.daemon.tail())
         raise
     finally:
+        loader.kill()
         fused.stop()
 
 

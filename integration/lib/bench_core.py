@@ -172,6 +172,9 @@ class Bench:
 
     def show(self, suite):
         rows = [result for result in self.results if result["suite"] == suite]
+        if suite in ("cold", "fanout", "cpu"):
+            print_cells(suite, [row for row in rows if row["metric"] != "resident_p2_by_p4"])
+            rows = [row for row in rows if row["metric"] == "resident_p2_by_p4"]
         if rows:
             print_table(suite, rows)
 
@@ -188,16 +191,44 @@ def _text(number):
     return f"{number:.4g}" if abs(number) < 10000 else f"{number:.0f}"
 
 
-def print_table(suite, rows):
-    heads = ("case", "metric", "median", "min", "max", "unit", "control", "ratio", "limit", "")
-    table = [heads]
-    for row in rows:
-        verdict = {True: "met", False: "MISSED", None: ""}[row.get("met")]
-        table.append((row["case"], row["metric"], _text(row["value"]), _text(row["min"]), _text(row["max"]), row["unit"],
-                      _text(row["control"]), _text(row["ratio"]), _text(row.get("limit")), verdict))
-    widths = [max(len(line[column]) for line in table) for column in range(len(heads))]
-    print(f"\n{suite}")
-    for line in table:
-        cells = [line[i].ljust(widths[i]) if i in (0, 1, 5, 9) else line[i].rjust(widths[i]) for i in range(len(heads))]
-        print("  " + "  ".join(cells).rstrip())
+def _with_range(row):
+    if row is None:
+        return "-"
+    spread = f" [{_text(row['min'])} - {_text(row['max'])}]" if row["runs"] > 1 else ""
+    return _text(row["value"]) + spread + {True: " ok", False: " MISSED", None: ""}[row.get("met")]
+
+
+def _aligned(lines):
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    for line in lines:
+        print("  " + "  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip())
     print(flush=True)
+
+
+# Metrics that stand side by side, one line for a cell: (metric, head of the column).
+CELL_COLUMNS = (("resident_s", "resident s"), ("first_byte_s", "first byte s"), ("wire_amplification", "amplification"),
+                ("cpu_s_per_gb", "CPU s/GB"), ("rss_mib", "RSS MiB"), ("start_s", "mount s"))
+
+
+def print_cells(suite, rows):
+    """One line for each cell of the cold suites."""
+    cases = {}
+    for row in rows:
+        cases.setdefault(row["case"], {})[row["metric"]] = row
+    lines = [("cell", CELL_COLUMNS[0][1], "limit s", "wire s", "x wire", *(head for _, head in CELL_COLUMNS[1:]))]
+    for case, metrics in cases.items():
+        resident = metrics.get("resident_s", {})
+        lines.append((case, _with_range(resident or None), _text(resident.get("limit")), _text(resident.get("control")),
+                      _text(resident.get("ratio")), *(_with_range(metrics.get(metric)) for metric, _ in CELL_COLUMNS[1:])))
+    print(f"\n{suite} (ok, MISSED: the target)")
+    _aligned(lines)
+
+
+def print_table(suite, rows):
+    lines = [("case", "metric", "median", "min", "max", "unit", "control", "ratio", "limit", "")]
+    for row in rows:
+        verdict = {True: "ok", False: "MISSED", None: ""}[row.get("met")]
+        lines.append((row["case"], row["metric"], _text(row["value"]), _text(row["min"]), _text(row["max"]), row["unit"],
+                      _text(row["control"]), _text(row["ratio"]), _text(row.get("limit")), verdict))
+    print(f"\n{suite}")
+    _aligned(lines)

@@ -192,15 +192,27 @@ class Fused:
 
 
 class Loader:
-    """bench-replay on a directory; result() waits for it."""
+    """bench-replay on a directory; result() waits for it.
 
-    def __init__(self, bench, pattern, directory, processes=None, checksum=None):
+    like: a directory with the same files. The loader then allocates its memory first and starts when show() names the
+    directory: otherwise a background fill would have the time between the mount and the loader's first open for itself.
+    """
+
+    def __init__(self, bench, pattern, directory, processes=None, checksum=None, like=None):
         self.what, self.checksum = f"bench-replay {pattern}", checksum
-        argv = [bench.tool("bench-replay"), "--pattern", pattern, "--dir", directory]
+        argv = [bench.tool("bench-replay"), "--pattern", pattern]
         if processes:
             argv += ["--processes", processes]
+        if like:
+            self._link = bench.box.directory / f"view{bench.number('view')}"
+            directory = self._link
+            argv += ["--like", like]
+        argv += ["--dir", directory]
         self.process = subprocess.Popen([str(word) for word in argv], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                                         stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+    def show(self, directory):
+        os.symlink(directory, self._link)
 
     def result(self, timeout):
         try:
