@@ -10,13 +10,15 @@ from bench_core import Bench
 from bench_local import suite_convert, suite_gpu, suite_memory, suite_mount
 from bench_net import need_net_admin
 from bench_parts import Model
+from bench_peers import suite_peers
 from bench_warm import suite_warm
 from sandbox import check, main, say
 
 # Suites in the order of `all`; those with True work on the model of --gib.
 SUITES = {
     "cold": (suite_cold, True), "fanout": (suite_fanout, True), "cpu": (suite_cpu, True), "warm": (suite_warm, True),
-    "convert": (suite_convert, True), "memory": (suite_memory, True), "mount": (suite_mount, False), "gpu": (suite_gpu, False),
+    "convert": (suite_convert, True), "memory": (suite_memory, True), "mount": (suite_mount, False),
+    "peers": (suite_peers, True), "gpu": (suite_gpu, False),
 }
 KEPT = Path("/var/tmp/headrace-bench")
 

@@ -15,10 +15,12 @@ QUICK = ("P1/1Gbit/20ms", "P2/1Gbit/20ms", "P4/1Gbit/20ms", "P2/2.5Gbit/50ms", "
          "P2/5Gbit/0.2ms", "P3/5Gbit/0.2ms", "P4/5Gbit/0.2ms", "P2/unshaped/0.2ms", "P8/unshaped/0.2ms")
 
 
-def cold_cells(bench, quick=QUICK):
+def cold_cells(bench, quick=QUICK, standard=()):
     """[(rate, latency, [pattern])] of what was asked for; a named cell need not be one of the standard ones."""
-    names = [f"{pattern}/{rate}/{latency}" for rate in RATES for latency in LATENCIES for pattern in PATTERNS]
-    names += [f"{pattern}/unshaped/0.2ms" for pattern in PATTERNS]
+    names = list(standard)
+    if not names:
+        names = [f"{pattern}/{rate}/{latency}" for rate in RATES for latency in LATENCIES for pattern in PATTERNS]
+        names += [f"{pattern}/unshaped/0.2ms" for pattern in PATTERNS]
     names += [cell for cell in bench.options.cells if cell.count("/") == 2 and not set(cell) & set("*?[") and cell not in names]
     if bench.options.quick and not bench.options.cells:
         names = list(quick)

@@ -59,7 +59,7 @@ class Model:
             return self.layout
         ram = self.bench.box.path("ram")
         if not os.path.ismount(ram):
-            run(["mount", "-t", "tmpfs", "-o", f"size={2 * size + GIB}", "headrace-bench", ram])
+            run(["mount", "-t", "tmpfs", "-o", f"size={memory_kib('MemTotal') // 2}k", "headrace-bench", ram])
         target = ram / self.layout.name
         if not target.exists():
             shutil.copytree(self.layout, target)
@@ -105,6 +105,16 @@ def read_layers(layout):
     return layers
 
 
+def write_config(path, sections, settings):
+    """A headrace.toml of `sections` = {section: [line]} and `settings` = {"section.key": value} (--set)."""
+    for key, value in settings.items():
+        section, _, name = key.partition(".")
+        text = str(value)
+        plain = text.isdigit() or text in ("true", "false") or text[:1] in "\"'["
+        sections.setdefault(section, []).append(f"{name} = {text if plain else json.dumps(text)}")
+    path.write_text("".join(f"[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items()))
+
+
 class Fused:
     """headrace-fused in the client namespace of a link, with a fresh root. settings: {"section.key": value}."""
 
@@ -116,7 +126,9 @@ class Fused:
         self.mount_point.mkdir()
         self.control = self.root / "control.sock"
         config = self.root / "headrace.toml"
-        config.write_text(self._config({**(settings or {}), **bench.options.set}))
+        write_config(config, {
+            "fused": [f"root = '{self.root}/state'", f"mountpoint = '{self.mount_point}'", f"control_socket = '{self.control}'"],
+            "registry": [f"plain_http = ['{REGISTRY}']"]}, {**(settings or {}), **bench.options.set})
         argv = link.in_client(need_program(bench.tool("headrace-fused"), "headrace-fused"), "--config", config)
         if cgroup:
             argv = ["sh", "-c", f"echo $$ >{cgroup}/cgroup.procs && exec \"$@\"", "sh", *argv]
@@ -124,16 +136,6 @@ class Fused:
         self.daemon.wait_until(lambda: self.control.exists() and os.path.ismount(self.mount_point), "its mount and control socket")
         self.pid = self.daemon.process.pid
         self.mounted_at = None
-
-    def _config(self, settings):
-        sections = {"fused": [f"root = '{self.root}/state'", f"mountpoint = '{self.mount_point}'",
-                              f"control_socket = '{self.control}'"], "registry": [f"plain_http = ['{REGISTRY}']"]}
-        for key, value in settings.items():
-            section, _, name = key.partition(".")
-            text = str(value)
-            plain = text.isdigit() or text in ("true", "false") or text[:1] in "\"'["
-            sections.setdefault(section, []).append(f"{name} = {text if plain else json.dumps(text)}")
-        return "".join(f"[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items())
 
     def _ctl(self, *arguments, timeout=120):
         return self.bench.tool_json("fused-ctl", "--socket", self.control, *arguments, timeout=timeout)

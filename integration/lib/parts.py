@@ -13,7 +13,7 @@ REGISTRY = "127.0.0.1:5000"
 CAP_SYS_RESOURCE = 24
 
 
-def _port_answers(host):
+def port_answers(host):
     name, _, port = host.partition(":")
     try:
         socket.create_connection((name, int(port)), 1).close()
@@ -40,7 +40,7 @@ class Registry:
         config.write_text(f"version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n"
                           f"storage: {{filesystem: {{rootdirectory: {self.root}}}}}\nhttp: {{addr: '{host}'}}\n")
         self.daemon = Daemon(box, "registry", [program, "serve", config], {"OTEL_TRACES_EXPORTER": "none"})
-        self.daemon.wait_until(lambda: _port_answers(host), f"a registry on {host}")
+        self.daemon.wait_until(lambda: port_answers(host), f"a registry on {host}")
 
 
 class Headrace:
