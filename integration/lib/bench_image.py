@@ -4,7 +4,9 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 from oci import CONFIG, LAYER, MANIFEST, sha256_file
@@ -39,6 +41,49 @@ def layout_of_tar(layout, tar):
     digest = sha256_file(tar)
     os.link(tar, layout / "blobs/sha256" / digest)
     write_layout(layout, [{"mediaType": LAYER, "digest": f"sha256:{digest}", "size": tar.stat().st_size}], [f"sha256:{digest}"])
+
+
+def layout_of_model(layout, directory, work, compression):
+    """An ordinary image of a model: a layer for each shard and one for the small files; compression: "gzip" or "none"."""
+    (layout / "blobs/sha256").mkdir(parents=True)
+    small = [path for path in sorted(directory.iterdir()) if path.suffix != ".safetensors"]
+    descriptors, diff_ids = [], []
+    for number, files in enumerate([small, *([path] for path in sorted(directory.glob("*.safetensors")))]):
+        tar = work / f"layer{number}.tar"
+        with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as out:
+            for path in files:
+                info = out.gettarinfo(path, arcname=f"models/{path.name}")
+                info.uid = info.gid = 0
+                info.uname = info.gname = ""
+                with open(path, "rb") as content:
+                    out.addfile(info, content)
+        diff_ids.append("sha256:" + sha256_file(tar))
+        media_type = LAYER
+        if compression == "gzip":
+            subprocess.run(["gzip", "-1", "-f", tar], check=True)
+            tar, media_type = Path(f"{tar}.gz"), LAYER + "+gzip"
+        digest = sha256_file(tar)
+        size = tar.stat().st_size
+        shutil.move(tar, layout / "blobs/sha256" / digest)
+        descriptors.append({"mediaType": media_type, "digest": f"sha256:{digest}", "size": size})
+    write_layout(layout, descriptors, diff_ids)
+
+
+def push_layout(client, layout, repository, tag="1"):
+    """Pushes what the only entry of an OCI layout's index leads to: an image, or an index of several."""
+    def path(digest):
+        return layout / "blobs/sha256" / digest.removeprefix("sha256:")
+
+    def push(descriptor, name):
+        document = json.loads(path(descriptor["digest"]).read_text())
+        for child in document.get("manifests", ()):
+            push(child, child["digest"])
+        for blob in [*filter(None, [document.get("config")]), *document.get("layers", ())]:
+            client.push_blob(repository, blob["digest"], path(blob["digest"]))
+        client.push_bytes(repository, name, path(descriptor["digest"]).read_bytes(), document["mediaType"])
+    index = json.loads((layout / "index.json").read_text())
+    check(len(index["manifests"]) == 1, f"{layout} has {len(index['manifests'])} images")
+    push(index["manifests"][0], tag)
 
 
 def _table_of_contents(name, size, noise):
