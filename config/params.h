@@ -19,12 +19,13 @@
   X(Fused, "fused", small_file, Size, "4MiB", "0", "64MiB", "Files up to this size are fetched whole at their first open and live in the page cache.") \
   X(Fused, "registry", docker_config, Text, "", "", "", "docker's config.json with credentials; empty = $DOCKER_CONFIG/config.json or ~/.docker/config.json if there is one.") \
   X(Fused, "registry", plain_http, TextList, "", "", "", "Registries (host[:port]) that are spoken to without TLS. localhost always is.") \
-  X(Fused, "registry", connections, Count, "16", "1", "256", "Connections to one registry host at most.")                         \
+  X(Fused, "registry", connections, Count, "64", "2", "512", "Connections to one registry host at most; so many as help are used.")    \
   X(Fused, "registry", connect_timeout, Duration, "10s", "100ms", "5m", "Time to connect before an attempt counts as failed.")   \
   X(Fused, "registry", stall_timeout, Duration, "30s", "1s", "10m", "Time without a byte before an attempt counts as failed.")   \
   X(Fused, "stream", read_deadline, Duration, "5m", "1s", "24h", "How long a read waits for a failing registry before it gets EIO. EIO on a mapped page kills the reader: keep it long.") \
   X(Fused, "stream", range_max, Size, "8MiB", "64KiB", "64MiB", "Compressed bytes that one GET asks for at most.")               \
-  X(Fused, "stream", inflight_max, Size, "256MiB", "32MiB", "64GiB", "Memory for chunks on their way, compressed and decoded.")
+  X(Fused, "stream", inflight_max, Size, "0", "0", "64GiB", "Memory for chunks on their way, compressed and decoded; 0 = a sixteenth of the memory, 256 MiB to 1 GiB.") \
+  X(Fused, "stream", fill_rate, Size, "64MiB", "0", "1TiB", "Compressed bytes a second of the rest of an image, once a large file of it is read; 0 = none of it.")
 
 #define HEADRACE_SNAPSHOTTER_PARAMS(X)                                                                                          \
   X(Snapshotter, "snapshotter", root, Text, "/var/lib/headrace/snapshotter", "", "", "Directory of the metadata and of the upper directories. Report its file system to containerd as exports.root.") \

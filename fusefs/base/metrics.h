@@ -16,6 +16,10 @@ namespace headrace {
   X(wire_requests, "headrace_wire_requests_total", "counter", "HTTP requests sent to registries")                   \
   X(wire_retries, "headrace_wire_retries_total", "counter", "fetches tried again after a failure")                  \
   X(wire_errors, "headrace_wire_errors_total", "counter", "fetches given up after their deadline")                  \
+  X(ranges_demand, "headrace_ranges_demand_total", "counter", "ranges asked for because somebody reads them")           \
+  X(ranges_read_ahead, "headrace_ranges_read_ahead_total", "counter", "ranges asked for ahead of readers")             \
+  X(ranges_fill, "headrace_ranges_fill_total", "counter", "ranges asked for to complete an image in the background")   \
+  X(range_window, "headrace_range_window", "gauge", "ranges that may be under way when one is planned")                \
   X(chunk_fetches, "headrace_chunk_fetches_total", "counter", "chunks fetched from a registry")                     \
   X(chunk_joins, "headrace_chunk_joins_total", "counter", "readers that joined a fetch already under way")          \
   X(chunk_digest_mismatches, "headrace_chunk_digest_mismatches_total", "counter", "chunks whose bytes were wrong")  \

@@ -3,13 +3,17 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
+#include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
+#include <string_view>
 
 #include "fusefs/base/file.h"
+#include "fusefs/base/text.h"
 
 namespace headrace {
 
@@ -37,6 +41,25 @@ Status RaiseDescriptorLimit() {
   limit.rlim_cur = limit.rlim_max;
   if (::setrlimit(RLIMIT_NOFILE, &limit) != 0) return Status::FromErrno(errno, "setrlimit(RLIMIT_NOFILE)");
   return OkStatus();
+}
+
+uint64_t MemoryLimit() {
+  uint64_t limit = static_cast<uint64_t>(::sysconf(_SC_PHYS_PAGES)) * static_cast<uint64_t>(::sysconf(_SC_PAGESIZE));
+  Result<std::string> groups = ReadFile("/proc/self/cgroup", 64 << 10);
+  if (!groups.ok()) return limit;
+  constexpr std::string_view kUnified = "0::";  // cgroups(7): the line of version 2
+  size_t at = groups->starts_with(kUnified) ? 0 : groups->find("\n0::");
+  if (at == std::string::npos) return limit;
+  at = groups->find(kUnified, at) + kUnified.size();
+  std::string path = groups->substr(at, groups->find('\n', at) - at);
+  // The tightest of the group and its parents counts. "max" is no number.
+  while (!path.empty() && path != "/") {
+    Result<std::string> text = ReadFile("/sys/fs/cgroup" + path + "/memory.max", 64);
+    Result<uint64_t> bytes = text.ok() ? ParseU64(text->substr(0, text->find('\n'))) : Result<uint64_t>(text.status());
+    if (bytes.ok()) limit = std::min(limit, *bytes);
+    path.resize(path.rfind('/'));
+  }
+  return limit;
 }
 
 }  // namespace headrace

@@ -3,6 +3,7 @@
 #ifndef HEADRACE_FUSEFS_BASE_PROCESS_H_
 #define HEADRACE_FUSEFS_BASE_PROCESS_H_
 
+#include <cstdint>
 #include <string>
 
 #include "fusefs/base/status.h"
@@ -15,6 +16,9 @@ Status NotifySupervisor(const std::string& state);
 
 // Raises RLIMIT_NOFILE to its hard limit: every open content holds two or three descriptors, every level of a tree walk one.
 Status RaiseDescriptorLimit();
+
+// Bytes of memory that this process may use: the machine's, or less if a control group (version 2) of its says so. Reads a few small files.
+uint64_t MemoryLimit();
 
 }  // namespace headrace
 

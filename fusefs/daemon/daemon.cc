@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <string>
@@ -11,6 +12,7 @@
 #include "fusefs/base/executor.h"
 #include "fusefs/base/file.h"
 #include "fusefs/base/log.h"
+#include "fusefs/base/process.h"
 #include "fusefs/cache/content_store.h"
 #include "fusefs/daemon/control_service.h"
 #include "fusefs/daemon/layer_manager.h"
@@ -26,6 +28,12 @@ namespace {
 std::chrono::milliseconds Milliseconds(std::chrono::nanoseconds d) {
   return std::chrono::duration_cast<std::chrono::milliseconds>(d);
 }
+
+constexpr uint64_t kInflightShareMin = 256ull << 20;
+constexpr uint64_t kInflightShareMax = 1ull << 30;
+
+// Enough for a fast wire, little beside what loads the model.
+uint64_t InflightShare(uint64_t memory) { return std::clamp(memory / 16, kInflightShareMin, kInflightShareMax); }
 
 class DaemonImpl : public Daemon {
  public:
@@ -92,7 +100,11 @@ Status DaemonImpl::BuildDataPath() {
   stream::StreamerOptions stream;
   stream.read_deadline = Milliseconds(config_.read_deadline);
   stream.range_bytes_max = config_.range_max;
-  stream.inflight_bytes_max = config_.inflight_max;
+  stream.inflight_bytes_max = config_.inflight_max != 0 ? config_.inflight_max : InflightShare(MemoryLimit());
+  stream.fill_rate = config_.fill_rate;
+  stream.small_file_bytes = config_.small_file;
+  // An eighth of the connections is left to readers that miss.
+  stream.ranges_max = static_cast<unsigned>(std::max<uint64_t>(1, config_.connections - (config_.connections + 7) / 8));
   HR_ASSIGN_OR_RETURN(streamer_, stream::Streamer::Create(stream, *cache_, *client_, *decode_pool_, *timer_, metrics_));
   vfs_ = vfs::Vfs::Create(*streamer_, metrics_);
   return OkStatus();

@@ -20,6 +20,11 @@ std::span<const uint8_t> Bytes(const std::string& text) {
   return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
 }
 
+// What the layers of one image have in common.
+std::string ImageKey(const MountRecord& record, const stream::LayerSource& source) {
+  return record.manifest_digest.empty() ? source.blob.image_ref : record.manifest_digest;
+}
+
 Result<LayerRecord> ParseLayer(const MountArgs& args) {
   if (!args.toc.starts_with(kTocPrefix)) {
     return UnimplementedError("layer " + args.blob_digest + " has no table of contents that Headrace reads (label " +
@@ -175,6 +180,7 @@ Status LayerManager::Show(const MountRecord& record, const std::shared_ptr<Layer
   vfs::MountSpec spec{record.id, record.parent_id, record.above_foreign, layer->record.slot, record.view_slot, layer->source};
   auto info = vfs_.AddMount(spec);
   if (!info.ok()) return info.status();
+  streamer_.AddToImage(ImageKey(record, *layer->source), layer->source, /*fill=*/true);
   {
     MutexLock lock(mu_);
     ++layer->mounts;
@@ -225,11 +231,14 @@ Status LayerManager::Unmount(const std::string& id) {
     HR_RETURN_IF_ERROR(store_.DeleteMount(id));  // also what could not be shown at start
     if (!shown) return OkStatus();
     if (Status status = vfs_.RemoveMount(id); !status.ok() && status.code() != StatusCode::kNotFound) return status;
+    std::string image;
     {
       MutexLock lock(mu_);
+      image = ImageKey(mounts_.at(id).record, *layer->source);
       mounts_.erase(id);
       --layer->mounts;
     }
+    streamer_.RemoveFromImage(image, layer->source);
     DropUnusedLayers();
   }
   if (options_.invalidate) options_.invalidate(id);

@@ -21,11 +21,16 @@ Content::Content(std::shared_ptr<Core> core, const cache::ContentSpec& spec, std
       file_(std::move(file)),
       home_{layer, layer->index->entries[entry_index].first_chunk},
       name_(layer->index->entries[entry_index].name),
+      kind_(KindOf(name_)),
+      tracker_(spec.size),
+      place_{layer, entry_index},
       sources_{home_} {}
 
 void Content::AddSource(std::shared_ptr<const LayerSource> layer, uint32_t entry_index) {
   const uint32_t first_chunk = layer->index->entries[entry_index].first_chunk;
+  FilePlace before;  // goes without the lock
   MutexLock lock(mu_);
+  before = std::exchange(place_, FilePlace{layer, entry_index});
   if (sources_.size() >= kSourcesMax) return;
   for (const Source& known : sources_) {
     if (known.layer->blob.digest == layer->blob.digest && known.layer->blob.image_ref == layer->blob.image_ref) return;
@@ -91,6 +96,7 @@ void Content::Read(uint64_t offset, uint64_t size, ReadDone done) {
   if (offset >= spec_.size || size == 0) return done(OkStatus(), {});
   if (size > kReadSizeMax) return done(InvalidArgumentError("a read of more than 16 MiB"), {});
   size = std::min(size, spec_.size - offset);
+  Track(offset, size);
   if (ReadCached(offset, size, done)) return;
   ReadThrough(offset, size, std::move(done));
 }
@@ -170,7 +176,7 @@ void Content::Join(uint32_t index, const std::shared_ptr<ReadOp>& op, Plan* plan
 }
 
 // Cuts flights (in order of their chunks) into ranges of chunks that lie side by side in the blob.
-void Content::MakeRanges(const Flights& flights, Plan* plan) {
+void Content::MakeRanges(const Flights& flights, Plan* plan, RangeKind kind) {
   const uint64_t bytes_max = core_->options.range_bytes_max;
   // Highly compressed chunks: what a range decodes to is bounded as well, or one would take the whole budget.
   const uint64_t cost_max = core_->options.inflight_bytes_max / 4;
@@ -180,7 +186,7 @@ void Content::MakeRanges(const Flights& flights, Plan* plan) {
   uint64_t cost = 0;
   const auto finish = [&] {
     if (parts.empty()) return;
-    auto range = std::make_shared<RangeFetch>(core_, shared_from_this(), source->layer, parts);
+    auto range = std::make_shared<RangeFetch>(core_, shared_from_this(), source->layer, parts, kind);
     for (const RangeFetch::Part& part : parts) part.flight->range = range;
     plan->ranges.push_back(std::move(range));
     parts.clear();
@@ -318,6 +324,11 @@ bool Content::IsCurrent(const Flight& flight) const {
 Content::Ops Content::Erase(Flight& flight) {
   Ops waiters;
   waiters.swap(flight.waiters);
+  if (flight.planned) {
+    tracker_.Rewind(chunk(flight.chunk).file_offset);
+    if (flight.last_error.code() == StatusCode::kDataLoss) ++wrong_[flight.chunk];
+    replan_ = true;
+  }
   flight.range = nullptr;
   flights_.erase(flight.chunk);
   return waiters;

@@ -12,8 +12,10 @@
 #include "fusefs/base/mutex.h"
 #include "fusefs/cache/content_file.h"
 #include "fusefs/stream/core.h"
+#include "fusefs/stream/image_files.h"
 #include "fusefs/stream/range_fetch.h"
 #include "fusefs/stream/read_op.h"
+#include "fusefs/stream/read_tracker.h"
 #include "fusefs/stream/streamer.h"
 
 namespace headrace::stream {
@@ -32,8 +34,9 @@ struct Flight {
   const uint32_t chunk;
   State state = State::kRange;
   std::vector<std::shared_ptr<ReadOp>> waiters;
-  TimePoint want_until = TimePoint::min();  // tried again until then
+  TimePoint want_until = TimePoint::min();  // tried again until then; planned flights that nobody joined: never, the planner plans them again
   unsigned tries = 0;                       // that failed, one after the other
+  bool planned = false;                     // made by the planner
   Status last_error;
   std::shared_ptr<RangeFetch> range;
   Buffer bytes;
@@ -52,6 +55,18 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
   // Chunks that are zeros become holes of the cache file, so that it can be complete. Blocks on the disk.
   void MarkHoles();
   bool HasHolesToMark() const;
+
+  // For the planner. The file as it was opened last.
+  FilePlace Place() const;
+  ReadTracker& tracker() { return tracker_; }
+  // Something of it is missing, and there is a place to put it.
+  bool Plannable() const { return file_ && file_->usable() && !file_->complete(); }
+  struct Planned {
+    std::shared_ptr<RangeFetch> range;  // to be started now, or null
+    bool more = false;                  // null range: something is left, but not within `room` (or a part is being verified first)
+  };
+  // The next absent chunks, as its tracker says, as one range that costs at most `room`.
+  Planned PlanRange(uint64_t room, RangeKind kind);
 
   // FileContent
   uint64_t size() const override { return spec_.size; }
@@ -98,13 +113,19 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
   bool ReadCached(uint64_t offset, uint64_t size, ReadDone& done);
   void ReadThrough(uint64_t offset, uint64_t size, ReadDone done);
   void Join(uint32_t index, const std::shared_ptr<ReadOp>& op, Plan* plan) HR_REQUIRES(mu_);
-  void MakeRanges(const Flights& flights, Plan* plan) HR_REQUIRES(mu_);
+  void MakeRanges(const Flights& flights, Plan* plan, RangeKind kind = RangeKind::kDemand) HR_REQUIRES(mu_);
   void Launch(Plan& plan, Priority priority);
   void SupplyCached(const std::shared_ptr<ReadOp>& op, uint32_t index);
   void Verify(const std::shared_ptr<Flight>& flight);
   void Resume(const Flights& flights);
   bool IsCurrent(const Flight& flight) const HR_REQUIRES(mu_);
   Ops Erase(Flight& flight) HR_REQUIRES(mu_);
+  void Track(uint64_t offset, uint64_t size);
+  // Planned flights that did not come: planned again.
+  void Replan();
+  uint32_t SkipTaken(uint32_t index) const HR_REQUIRES(mu_);
+  Flights TakeAbsent(uint32_t first, uint64_t room) HR_REQUIRES(mu_);
+  std::shared_ptr<Flight> TakeUnverified(uint32_t index) HR_REQUIRES(mu_);
   bool StoreInCache(uint32_t index, std::span<const uint8_t> bytes);
   std::vector<std::shared_ptr<RangeFetch>> DropUnwanted(const std::shared_ptr<ReadOp>& op, TimePoint now)
       HR_REQUIRES(mu_);
@@ -114,7 +135,12 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
   const std::shared_ptr<cache::ContentFile> file_;
   const Source home_;
   const std::string name_;
+  const FileKind kind_;
+  ReadTracker tracker_;
   mutable Mutex mu_;
+  FilePlace place_ HR_GUARDED_BY(mu_);
+  std::map<uint32_t, unsigned> wrong_ HR_GUARDED_BY(mu_);  // planned chunks that came with wrong bytes, how often
+  bool replan_ HR_GUARDED_BY(mu_) = false;  // Erase took a planned flight: Replan() when the lock is released
   std::vector<Source> sources_ HR_GUARDED_BY(mu_);
   std::map<uint32_t, std::shared_ptr<Flight>> flights_ HR_GUARDED_BY(mu_);
 };

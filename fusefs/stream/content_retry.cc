@@ -37,6 +37,7 @@ void Content::FetchFailed(const std::vector<std::shared_ptr<Flight>>& flights, c
       for (auto& op : Erase(*flight)) failed.emplace_back(std::move(op), error);
     }
   }
+  Replan();
   for (auto& [op, error] : failed) {
     Metrics::Add(core_->metrics.wire_errors);
     op->Fail(error);
@@ -76,6 +77,7 @@ void Content::Resume(const Flights& flights) {
     }
     MakeRanges(again, &plan);
   }
+  Replan();
   for (auto& [op, error] : failed) {
     Metrics::Add(core_->metrics.wire_errors);
     op->Fail(error);
@@ -103,6 +105,7 @@ void Content::Expire(const std::shared_ptr<ReadOp>& op, TimePoint now) {
     cancelled = DropUnwanted(op, now);
   }
   for (const auto& range : cancelled) range->Cancel();
+  Replan();
   Metrics::Add(core_->metrics.wire_errors);
   op->Fail(std::move(error));
 }

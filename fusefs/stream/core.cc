@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "fusefs/stream/content.h"
+#include "fusefs/stream/planner.h"
 
 namespace headrace::stream {
 namespace {
@@ -12,6 +13,8 @@ namespace {
 constexpr size_t kIdleBufferBytes = size_t{64} << 20;
 // Verified chunks that a full or broken disk did not take: enough for a few sequential readers.
 constexpr uint64_t kUnwrittenBytesMax = uint64_t{64} << 20;
+// A range costs its compressed and its decoded bytes: weights decode to a third more.
+constexpr uint64_t kQuantumFactor = 3;
 // Errors that another try will hardly mend (a token may be renewed, though) are tried so many times more slowly.
 constexpr int kHardErrorPauseFactor = 4;
 
@@ -42,7 +45,7 @@ Core::Core(const StreamerOptions& o, registry::RangeSource& s, ThreadPool& p, Ti
       source(s),
       metrics(m),
       buffers(std::make_shared<BufferPool>(kIdleBufferBytes)),
-      scheduler(std::make_shared<Scheduler>(o.inflight_bytes_max)),
+      scheduler(std::make_shared<Scheduler>(o.inflight_bytes_max, o.range_bytes_max * kQuantumFactor)),
       deadlines(m),
       pool_(p),
       timer_(t),
@@ -110,6 +113,40 @@ void Core::KeepUnwritten(const std::shared_ptr<Content>& content, const std::sha
   for (const Unwritten& old : dropped) {
     if (const std::shared_ptr<Content> owner = old.content.lock()) owner->Forget(old.flight);
   }
+}
+
+void Core::PostVerify(std::function<void()> verify) {
+  verifying_.fetch_add(1, std::memory_order_relaxed);
+  Post([self = shared_from_this(), work = std::move(verify)] {
+    work();
+    self->verifying_.fetch_sub(1, std::memory_order_relaxed);
+    if (const std::shared_ptr<Planner> planner = self->planner()) planner->Poke();
+  });
+}
+
+void Core::CountRange(RangeKind kind) {
+  switch (kind) {
+    case RangeKind::kDemand:
+      return Metrics::Add(metrics.ranges_demand);
+    case RangeKind::kReadAhead:
+      return Metrics::Add(metrics.ranges_read_ahead);
+    case RangeKind::kFill:
+      return Metrics::Add(metrics.ranges_fill);
+  }
+}
+
+void Core::RangeCame() {
+  if (const std::shared_ptr<Planner> planner = this->planner()) planner->Succeeded();
+}
+
+std::shared_ptr<Planner> Core::planner() const {
+  MutexLock lock(mu_);
+  return planner_.lock();
+}
+
+void Core::SetPlanner(const std::shared_ptr<Planner>& planner) {
+  MutexLock lock(mu_);
+  planner_ = planner;
 }
 
 void Core::Close() {

@@ -4,6 +4,7 @@
 #ifndef HEADRACE_FUSEFS_STREAM_CORE_H_
 #define HEADRACE_FUSEFS_STREAM_CORE_H_
 
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <deque>
@@ -25,6 +26,8 @@
 namespace headrace::stream {
 
 struct Flight;
+class Planner;
+enum class RangeKind : uint8_t;
 
 // Lets a few log lines through in each period; says how many it held back.
 class LogLimiter {
@@ -54,6 +57,17 @@ class Core : public std::enable_shared_from_this<Core> {
   std::chrono::nanoseconds RetryPause(unsigned tries, StatusCode code);
   // Keeps the bytes of a flight that the cache did not take for a while; lets go of the oldest above a limit.
   void KeepUnwritten(const std::shared_ptr<Content>& content, const std::shared_ptr<Flight>& flight, uint64_t bytes);
+  // A check of what the cache may have, on the pool; not more at a time than keep it busy, so that readers' chunks do not queue behind them.
+  bool MayVerify() const { return verifying_.load(std::memory_order_relaxed) < kVerifyingMax; }
+  void PostVerify(std::function<void()> verify);
+
+  void CountRange(RangeKind kind);
+  // A range came whole.
+  void RangeCame();
+  // Null until there is one and after it is gone.
+  std::shared_ptr<Planner> planner() const;
+  void SetPlanner(const std::shared_ptr<Planner>& planner);
+
   // Answers every waiting read (Cancelled). The gate is closed.
   void Close();
 
@@ -66,8 +80,10 @@ class Core : public std::enable_shared_from_this<Core> {
   Deadlines deadlines;
   LogLimiter retry_log;
   LogLimiter mismatch_log;
+  std::atomic<uint64_t> arrived_bytes{0};  // of ranges, ever
 
  private:
+  static constexpr int kVerifyingMax = 4;
   struct Unwritten {
     std::weak_ptr<Content> content;
     std::shared_ptr<Flight> flight;
@@ -79,7 +95,9 @@ class Core : public std::enable_shared_from_this<Core> {
 
   ThreadPool& pool_;
   Timer& timer_;
-  Mutex mu_;
+  std::atomic<int> verifying_{0};
+  mutable Mutex mu_;
+  std::weak_ptr<Planner> planner_ HR_GUARDED_BY(mu_);
   std::minstd_rand random_ HR_GUARDED_BY(mu_);
   std::deque<Unwritten> unwritten_ HR_GUARDED_BY(mu_);
   uint64_t unwritten_bytes_ HR_GUARDED_BY(mu_) = 0;

@@ -18,12 +18,13 @@ struct RangeFetch::Arrived {
 };
 
 RangeFetch::RangeFetch(std::shared_ptr<Core> core, std::shared_ptr<Content> content,
-                       std::shared_ptr<const LayerSource> layer, const std::vector<Part>& parts)
+                       std::shared_ptr<const LayerSource> layer, const std::vector<Part>& parts, RangeKind kind)
     : core_(std::move(core)),
       content_(std::move(content)),
       layer_(std::move(layer)),
       begin_(parts.front().chunk->blob_offset),
-      end_(parts.back().chunk->blob_offset + parts.back().chunk->blob_size) {
+      end_(parts.back().chunk->blob_offset + parts.back().chunk->blob_size),
+      kind_(kind) {
   uint64_t at = begin_;
   for (const Part& part : parts) {
     HEADRACE_CHECK(part.chunk->blob_offset == at);
@@ -34,29 +35,43 @@ RangeFetch::RangeFetch(std::shared_ptr<Core> core, std::shared_ptr<Content> cont
   }
 }
 
+RangeFetch::~RangeFetch() { EndTurn(); }
+
+void RangeFetch::EndTurn() {
+  if (has_turn_.exchange(false, std::memory_order_acq_rel)) core_->scheduler->EndTurn();
+}
+
 void RangeFetch::Begin() {
   Charge all(core_->scheduler, cost_);
+  has_turn_.store(true, std::memory_order_release);
+  bool dropped = false;
   {
     MutexLock lock(mu_);
-    if (cancelled()) return;
+    dropped = cancelled();
     for (Slot& slot : slots_) slot.charge = all.Split(slot.chunk->blob_size + slot.chunk->size);
   }
+  if (dropped) return EndTurn();
   Gate::Pass pass(core_->gate);
-  if (!pass) return;
+  if (!pass) return EndTurn();
+  core_->CountRange(kind_);
   core_->source.Fetch(layer_->blob, begin_, end_ - begin_, shared_from_this());
 }
 
 void RangeFetch::Cancel() {
   std::vector<Slot> dropped;
-  MutexLock lock(mu_);
-  cancelled_.store(true, std::memory_order_release);
-  dropped.swap(slots_);
-  next_ = 0;
+  {
+    MutexLock lock(mu_);
+    cancelled_.store(true, std::memory_order_release);
+    dropped.swap(slots_);
+    next_ = 0;
+  }
+  EndTurn();
 }
 
 bool RangeFetch::OnData(std::span<const uint8_t> data) {
   Gate::Pass pass(core_->gate);
   if (!pass) return false;
+  core_->arrived_bytes.fetch_add(data.size(), std::memory_order_relaxed);
   std::vector<std::shared_ptr<Arrived>> complete;
   const bool more = Consume(data, &complete);
   for (std::shared_ptr<Arrived>& arrived : complete) {
@@ -114,8 +129,10 @@ void RangeFetch::Decode(Arrived& arrived) {
 }
 
 void RangeFetch::OnDone(Status status) {
+  EndTurn();
   Gate::Pass pass(core_->gate);
   if (!pass) return;
+  if (status.ok()) core_->RangeCame();
   std::vector<Slot> rest;
   std::vector<std::shared_ptr<Flight>> flights;
   bool progress = false;

@@ -22,6 +22,9 @@ class Content;
 class Core;
 struct Flight;
 
+// Why a range is fetched, for the metrics.
+enum class RangeKind : uint8_t { kDemand, kReadAhead, kFill };
+
 class RangeFetch : public Job, public registry::RangeSink, public std::enable_shared_from_this<RangeFetch> {
  public:
   struct Part {
@@ -30,10 +33,14 @@ class RangeFetch : public Job, public registry::RangeSink, public std::enable_sh
   };
   // REQUIRES: at least one part.
   RangeFetch(std::shared_ptr<Core> core, std::shared_ptr<Content> content, std::shared_ptr<const LayerSource> layer,
-             const std::vector<Part>& parts);
+             const std::vector<Part>& parts, RangeKind kind);
+  ~RangeFetch() override;
 
   // Every chunk of it, whatever became of them.
   const std::vector<std::weak_ptr<Flight>>& flights() const { return flights_; }
+
+  // Compressed bytes.
+  uint64_t bytes() const { return end_ - begin_; }
 
   // Job
   uint64_t cost() const override { return cost_; }
@@ -58,6 +65,7 @@ class RangeFetch : public Job, public registry::RangeSink, public std::enable_sh
 
   bool Consume(std::span<const uint8_t> data, std::vector<std::shared_ptr<Arrived>>* complete);
   void Decode(Arrived& arrived);
+  void EndTurn();
 
   const std::shared_ptr<Core> core_;
   const std::shared_ptr<Content> content_;
@@ -66,7 +74,9 @@ class RangeFetch : public Job, public registry::RangeSink, public std::enable_sh
   const uint64_t end_;
   uint64_t cost_ = 0;  // constant after the constructor, as flights_
   std::vector<std::weak_ptr<Flight>> flights_;
+  const RangeKind kind_;
   std::atomic<bool> cancelled_{false};
+  std::atomic<bool> has_turn_{false};
   Mutex mu_;
   std::vector<Slot> slots_ HR_GUARDED_BY(mu_);
   size_t next_ HR_GUARDED_BY(mu_) = 0;     // slot that is being filled

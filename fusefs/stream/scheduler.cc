@@ -60,6 +60,7 @@ std::shared_ptr<Job> Scheduler::TakeNext() {
       continue;
     }
     used_ += cost;
+    ++active_;
     return job;
   }
   return nullptr;
@@ -67,6 +68,39 @@ std::shared_ptr<Job> Scheduler::TakeNext() {
 
 void Scheduler::Pump() {
   while (std::shared_ptr<Job> job = TakeNext()) job->Begin();
+  if (more_room_) more_room_();
+}
+
+uint64_t Scheduler::Room() const {
+  MutexLock lock(mu_);
+  if (closed_ || !queue_.empty() || active_ >= window_) return 0;
+  if (used_ == 0) return UINT64_MAX;  // however small the budget, one may go
+  const uint64_t left = used_ >= planned_budget_ ? 0 : planned_budget_ - used_;
+  return left < quantum_ ? 0 : left;
+}
+
+void Scheduler::StartPlanned(const std::shared_ptr<Job>& job) {
+  {
+    MutexLock lock(mu_);
+    if (closed_) return;
+    used_ += job->cost();
+    ++active_;
+  }
+  job->Begin();
+}
+
+void Scheduler::EndTurn() {
+  {
+    MutexLock lock(mu_);
+    HEADRACE_CHECK(active_ > 0);
+    --active_;
+  }
+  if (more_room_) more_room_();
+}
+
+void Scheduler::SetWindow(unsigned window) {
+  MutexLock lock(mu_);
+  window_ = window;
 }
 
 void Scheduler::Release(uint64_t bytes) {
@@ -89,6 +123,16 @@ void Scheduler::Close() {
 uint64_t Scheduler::used() const {
   MutexLock lock(mu_);
   return used_;
+}
+
+unsigned Scheduler::active() const {
+  MutexLock lock(mu_);
+  return active_;
+}
+
+size_t Scheduler::queued() const {
+  MutexLock lock(mu_);
+  return queue_.size();
 }
 
 }  // namespace headrace::stream

@@ -8,6 +8,7 @@
 #include "fusefs/stream/content.h"
 #include "fusefs/stream/content_id.h"
 #include "fusefs/stream/core.h"
+#include "fusefs/stream/planner.h"
 
 namespace headrace::stream {
 namespace {
@@ -24,13 +25,27 @@ class EmptyContent : public FileContent {
 class StreamerImpl : public Streamer {
  public:
   StreamerImpl(std::shared_ptr<Core> core, cache::ContentStore& store)
-      : core_(std::move(core)), store_(store), empty_(std::make_shared<EmptyContent>()) {}
+      : core_(std::move(core)), store_(store), empty_(std::make_shared<EmptyContent>()) {
+    planner_ = std::make_shared<Planner>(core_, [this](const FilePlace& place) { return OpenContent(place.layer, place.entry); });
+    if (!core_->options.read_ahead) return;
+    core_->SetPlanner(planner_);
+    planner_->Start();
+  }
   ~StreamerImpl() override;
 
   Result<std::shared_ptr<FileContent>> Open(std::shared_ptr<const LayerSource> layer, uint32_t entry_index) override;
+  void AddToImage(const std::string& image, const std::shared_ptr<const LayerSource>& layer, bool fill) override {
+    planner_->files().Add(image, layer, fill);
+  }
+  void RemoveFromImage(const std::string& image, const std::shared_ptr<const LayerSource>& layer) override {
+    planner_->files().Remove(image, layer);
+    planner_->Drop(layer);
+  }
   uint64_t ResidentBytes(const LayerSource& layer) override;
 
  private:
+  // Null: it cannot be opened, or is empty.
+  std::shared_ptr<Content> OpenContent(const std::shared_ptr<const LayerSource>& layer, uint32_t entry_index);
   std::shared_ptr<Content> Find(const Digest& id);
   // The content that is known under the id from now on: `made`, or one that was faster.
   std::shared_ptr<Content> Insert(const Digest& id, std::shared_ptr<Content> made);
@@ -39,6 +54,7 @@ class StreamerImpl : public Streamer {
   const std::shared_ptr<Core> core_;
   cache::ContentStore& store_;
   const std::shared_ptr<EmptyContent> empty_;
+  std::shared_ptr<Planner> planner_;
   LogLimiter no_cache_log_;
   Mutex mu_;
   std::unordered_map<Digest, std::weak_ptr<Content>> contents_ HR_GUARDED_BY(mu_);
@@ -47,6 +63,8 @@ class StreamerImpl : public Streamer {
 
 StreamerImpl::~StreamerImpl() {
   core_->gate.Close();
+  core_->SetPlanner(nullptr);
+  planner_->Stop();
   std::vector<std::shared_ptr<Content>> open;
   {
     MutexLock lock(mu_);
@@ -103,6 +121,11 @@ Result<std::shared_ptr<FileContent>> StreamerImpl::Open(std::shared_ptr<const La
   }
   content->AddSource(std::move(layer), entry_index);
   return std::shared_ptr<FileContent>(std::move(content));
+}
+
+std::shared_ptr<Content> StreamerImpl::OpenContent(const std::shared_ptr<const LayerSource>& layer, uint32_t entry_index) {
+  Result<std::shared_ptr<FileContent>> content = Open(layer, entry_index);
+  return content.ok() ? std::dynamic_pointer_cast<Content>(*content) : nullptr;
 }
 
 uint64_t StreamerImpl::ResidentBytes(const LayerSource& layer) {

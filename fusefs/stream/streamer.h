@@ -4,7 +4,8 @@
 // every reader of the chunk joins; adjacent absent chunks of one read share one ranged GET. Each chunk is decoded and its digest compared
 // on the pool, then every waiting reader is answered from that buffer and the buffer goes to the cache file. A failed or wrong chunk is
 // fetched again, with growing, jittered pauses, until `deadline` after the reader came; then that reader gets the error (wrong bytes: DataLoss).
-// A cache that cannot be written or read degrades to serving without it.
+// A cache that cannot be written or read degrades to serving without it. Files that are read forward or all over, and models from their first touch,
+// are fetched whole, then what comes next in the image (planner.h).
 //
 // Threads: everything may be called from any thread; nothing waits for the network. Callbacks run on the caller's thread, a pool
 // thread or the timer's, without a lock of ours held. Ownership: the references given to Create outlive the Streamer; the Streamer outlives
@@ -17,6 +18,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 
 #include "fusefs/base/executor.h"
 #include "fusefs/base/metrics.h"
@@ -58,6 +60,12 @@ struct StreamerOptions {
   std::chrono::milliseconds retry_pause_max{10'000};
   uint64_t range_bytes_max = 8ull << 20;             // one GET asks for no more (compressed bytes)
   uint64_t inflight_bytes_max = 256ull << 20;        // decoded + compressed buffers of flights; more demand waits its turn
+  // What is fetched before anybody asks (planner.h). Ranges under way, of any kind, when a planned one starts: between these two.
+  unsigned ranges_first = 16;
+  unsigned ranges_max = 56;
+  bool read_ahead = true;                            // false: only what is read
+  uint64_t fill_rate = 64ull << 20;                  // of the rest of an image once a large file of it is read: compressed bytes a second; 0: none
+  uint64_t small_file_bytes = 4ull << 20;            // files up to this are not planned: FetchAll at open gets them
 };
 
 class Streamer {
@@ -68,6 +76,10 @@ class Streamer {
   virtual ~Streamer() = default;
   // REQUIRES: the entry is a regular file. An empty file is fine (sealed is false; Read gives no bytes).
   virtual Result<std::shared_ptr<FileContent>> Open(std::shared_ptr<const LayerSource> layer, uint32_t entry_index) = 0;
+  // The layer is (no longer) shown as part of `image`, any name that its layers have in common: files of one image are each other's
+  // next. Counted. `fill`: may be fetched in the background. CPU only (sorts names).
+  virtual void AddToImage(const std::string& image, const std::shared_ptr<const LayerSource>& layer, bool fill) = 0;
+  virtual void RemoveFromImage(const std::string& image, const std::shared_ptr<const LayerSource>& layer) = 0;
   // Decoded bytes of the layer's files that are present in the cache (for status; reads presence maps from disk: not on a FUSE thread).
   virtual uint64_t ResidentBytes(const LayerSource& layer) = 0;
 };

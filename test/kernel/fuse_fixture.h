@@ -62,6 +62,8 @@ class ControlledStreamer : public stream::Streamer {
   void Know(const Digest& blob, const TreeLayer& layer);
   std::shared_ptr<ControlledContent> File(const std::string& name);
   Result<std::shared_ptr<stream::FileContent>> Open(std::shared_ptr<const stream::LayerSource> layer, uint32_t entry) override;
+  void AddToImage(const std::string&, const std::shared_ptr<const stream::LayerSource>&, bool) override {}
+  void RemoveFromImage(const std::string&, const std::shared_ptr<const stream::LayerSource>&) override {}
   uint64_t ResidentBytes(const stream::LayerSource&) override { return 0; }
   void ReleaseAll();
 

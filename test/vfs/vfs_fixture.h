@@ -23,6 +23,8 @@ class FakeStreamer : public stream::Streamer {
   void Know(const Digest& blob, const TreeLayer& layer);
   Result<std::shared_ptr<stream::FileContent>> Open(std::shared_ptr<const stream::LayerSource> layer,
                                                     uint32_t entry_index) override;
+  void AddToImage(const std::string&, const std::shared_ptr<const stream::LayerSource>&, bool) override {}
+  void RemoveFromImage(const std::string&, const std::shared_ptr<const stream::LayerSource>&) override {}
   uint64_t ResidentBytes(const stream::LayerSource&) override { return 0; }
   std::string last_image_ref;  // of the latest Open
 

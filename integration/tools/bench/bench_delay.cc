@@ -28,16 +28,12 @@ void Forward(const TunOptions& a, const TunOptions& b, double rtt_s, double rate
   options.delay_s = rtt_s / 2;
   options.rate = rate;
   options.queue_bytes = std::max(kQueueBytesMin, rate / 8 * (rtt_s + kQueueSeconds));
-  options.thread_name = "a-to-b";
-  DelayLine forth(options, tun_a.get(), tun_b.get());
-  options.thread_name = "b-to-a";
-  DelayLine back(options, tun_b.get(), tun_a.get());
+  DelayLink link(options, tun_a.get(), tun_b.get());
   PrintLine({{"ready", true}});
   WaitForStop();
-  forth.Stop();
-  back.Stop();
-  Say("a to b", forth.stats());
-  Say("b to a", back.stats());
+  link.Stop();
+  Say("a to b", link.a_to_b());
+  Say("b to a", link.b_to_a());
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <linux/if_tun.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <sched.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -18,6 +19,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #include "fusefs/base/executor.h"
 #include "fusefs/base/text.h"
@@ -43,6 +45,9 @@ constexpr size_t kSmallBytes = 2048;           // packets up to this are copied 
 constexpr int kDeviceQueue = 4096;             // packets between the kernel and us: we read late when the machine is busy
 constexpr uint64_t kOnTheWayMax = 512 * kMib;  // without a rate nothing else bounds the memory
 constexpr size_t kReadsAtOnce = 64;            // before what is due is delivered
+constexpr double kTickPart = 0.02;             // of the round trip
+constexpr double kTickMax = 200e-6;
+constexpr double kTickMin = 50e-6;             // below that a tick costs more than an event
 
 int Ioctl(int fd, unsigned long request, void* argument, const std::string& what) {
   const int rc = ioctl(fd, request, argument);
@@ -117,6 +122,17 @@ double WireBytes(const uint8_t* packet, size_t size) {
   return static_cast<double>(bytes + (segments - 1) * header.hdr_len);
 }
 
+double TickOf(double delay_s) {
+  const double tick = std::min(kTickMax, 2 * delay_s * kTickPart);
+  return tick < kTickMin ? 0 : tick;
+}
+
+timespec ToTimespec(double seconds) {
+  seconds = std::max(0.0, seconds);
+  const double whole = std::floor(seconds);
+  return {static_cast<time_t>(whole), static_cast<long>((seconds - whole) * 1e9)};
+}
+
 }  // namespace
 
 UniqueFd MakeTun(const TunOptions& options) {
@@ -133,47 +149,7 @@ UniqueFd MakeTun(const TunOptions& options) {
   return fd;
 }
 
-DelayLine::DelayLine(const Options& options, int from, int to)
-    : options_(options), from_(from), to_(to), epoll_(epoll_create1(EPOLL_CLOEXEC)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)), reading_(kPacketBytesMax) {
-  if (!epoll_.valid() || !wake_.valid()) FailErrno("epoll");
-  for (const int fd : {from_, wake_.get()}) {
-    epoll_event event{};
-    event.events = EPOLLIN;
-    event.data.fd = fd;
-    if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) FailErrno("epoll_ctl");
-  }
-  thread_ = std::thread([this] { Run(); });
-}
-
-DelayLine::~DelayLine() { Stop(); }
-
-void DelayLine::Stop() {
-  if (!thread_.joinable()) return;
-  const uint64_t one = 1;
-  if (write(wake_.get(), &one, sizeof one) != sizeof one) std::abort();  // an eventfd takes it always
-  thread_.join();
-}
-
-void DelayLine::Run() {
-  SetThreadName(options_.thread_name);
-  (void)prctl(PR_SET_TIMERSLACK, 1000);  // ns: the default of 50 us is a quarter of the shortest round trip
-  bool more = false;
-  for (;;) {
-    timespec timeout{};
-    if (!more && !queue_.empty()) {
-      const double wait = std::max(0.0, queue_.front().due - Now());
-      timeout.tv_sec = static_cast<time_t>(wait);
-      timeout.tv_nsec = static_cast<long>((wait - std::floor(wait)) * 1e9);
-    }
-    epoll_event events[2];
-    const int count = epoll_pwait2(epoll_.get(), events, 2, !more && queue_.empty() ? nullptr : &timeout, nullptr);
-    for (int i = 0; i < count; ++i) {
-      if (events[i].data.fd == wake_.get()) return;
-    }
-    more = ReadAll();
-    Deliver();
-  }
-}
+DelayLine::DelayLine(const Options& options, int from, int to) : options_(options), from_(from), to_(to), reading_(kPacketBytesMax) {}
 
 DelayLine::Buffer DelayLine::Take() {
   if (spare_.empty()) return Buffer(kPacketBytesMax);
@@ -182,8 +158,7 @@ DelayLine::Buffer DelayLine::Take() {
   return buffer;
 }
 
-// True if there may be more.
-bool DelayLine::ReadAll() {
+bool DelayLine::Read() {
   for (size_t i = 0; i < kReadsAtOnce; ++i) {
     const ssize_t size = read(from_, reading_.data(), reading_.size());
     if (size < 0 && errno == EINTR) continue;
@@ -230,6 +205,61 @@ void DelayLine::Deliver() {
     if (packet.buffer.size() == kPacketBytesMax) spare_.push_back(std::move(packet.buffer));
     queue_.pop_front();
   }
+}
+
+DelayLink::DelayLink(const DelayLine::Options& options, int a, int b)
+    : tick_s_(TickOf(options.delay_s)), lines_{{options, a, b}, {options, b, a}}, epoll_(epoll_create1(EPOLL_CLOEXEC)),
+      wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
+  if (!epoll_.valid() || !wake_.valid()) FailErrno("epoll");
+  for (const int fd : {a, b, wake_.get()}) {
+    epoll_event event{};
+    event.events = EPOLLIN;
+    event.data.fd = fd;
+    if (epoll_ctl(epoll_.get(), EPOLL_CTL_ADD, fd, &event) != 0) FailErrno("epoll_ctl");
+  }
+  thread_ = std::thread([this] { Run(); });
+}
+
+DelayLink::~DelayLink() { Stop(); }
+
+void DelayLink::Stop() {
+  if (!thread_.joinable()) return;
+  const uint64_t one = 1;
+  if (write(wake_.get(), &one, sizeof one) != sizeof one) std::abort();  // an eventfd takes it always
+  thread_.join();
+}
+
+void DelayLink::Run() {
+  SetThreadName("delay-link");
+  (void)prctl(PR_SET_TIMERSLACK, 1000);  // ns: the default of 50 us is a quarter of the shortest round trip
+  for (;;) {
+    if (!(tick_s_ > 0 && !Idle() ? WaitForTick() : WaitForEvent())) return;
+    for (bool more = true; more;) {
+      more = false;
+      for (DelayLine& line : lines_) {
+        more = line.Read() || more;
+        line.Deliver();
+      }
+    }
+  }
+}
+
+// Both answer false when the link is to end.
+bool DelayLink::WaitForEvent() {
+  double due = HUGE_VAL;
+  for (const DelayLine& line : lines_) {
+    if (!line.empty()) due = std::min(due, line.next_due());
+  }
+  const timespec timeout = ToTimespec(due - Now());
+  epoll_event events[3];
+  const int count = epoll_pwait2(epoll_.get(), events, 3, due == HUGE_VAL ? nullptr : &timeout, nullptr);
+  return std::none_of(events, events + std::max(count, 0), [this](const epoll_event& event) { return event.data.fd == wake_.get(); });
+}
+
+bool DelayLink::WaitForTick() {
+  const timespec timeout = ToTimespec(tick_s_);
+  pollfd end{wake_.get(), POLLIN, 0};
+  return ppoll(&end, 1, &timeout, nullptr) <= 0;
 }
 
 }  // namespace headrace::bench

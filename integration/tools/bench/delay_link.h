@@ -33,7 +33,7 @@ struct LinkStats {
   uint64_t dropped = 0;  // packets
 };
 
-// One direction: a thread that takes packets from one device and gives them to the other.
+// One direction: packets from one device, later to the other. Not thread-safe; owns neither descriptor.
 class DelayLine {
  public:
   // rate: bits a second, 0 = no limit; queue_bytes: what may wait for it.
@@ -41,15 +41,15 @@ class DelayLine {
     double delay_s = 0;
     double rate = 0;
     double queue_bytes = 0;
-    std::string thread_name;
   };
   DelayLine(const Options& options, int from, int to);
-  ~DelayLine();
-  DelayLine(const DelayLine&) = delete;
-  DelayLine& operator=(const DelayLine&) = delete;
-  // Ends the thread; what is on its way is lost.
-  void Stop();
-  const LinkStats& stats() const { return stats_; }  // after Stop
+  // Takes what the device has, up to a bound; true if there may be more.
+  bool Read();
+  // Gives away what is due.
+  void Deliver();
+  bool empty() const { return queue_.empty(); }
+  double next_due() const { return queue_.front().due; }  // unless empty
+  const LinkStats& stats() const { return stats_; }
 
  private:
   using Buffer = std::vector<uint8_t>;
@@ -58,22 +58,46 @@ class DelayLine {
     size_t size = 0;
     Buffer buffer;
   };
-  void Run();
-  bool ReadAll();
   void Enqueue(size_t size);
-  void Deliver();
   Buffer Take();
 
   const Options options_;
   const int from_;
   const int to_;
-  UniqueFd epoll_;
-  UniqueFd wake_;
   double line_free_ = 0;  // when the last bit of what is queued will be through
   Buffer reading_;
   std::vector<Buffer> spare_;
   std::deque<Packet> queue_;
   LinkStats stats_;
+};
+
+// Both directions and the thread that serves them.
+//
+// A busy link is served by the clock (ticks of a fiftieth of the round trip, at most 200 us) instead of by events: at a wake-up for each
+// packet and each due time the link would take most of a core from what is measured. Packets are late by a tick at most, at
+// each end. Round trips so short that the tick would be below 50 us, and a link without packets on the way, are served by events.
+class DelayLink {
+ public:
+  // a, b: TUN devices, non-blocking; they must outlive the link.
+  DelayLink(const DelayLine::Options& options, int a, int b);
+  ~DelayLink();
+  DelayLink(const DelayLink&) = delete;
+  DelayLink& operator=(const DelayLink&) = delete;
+  // Ends the thread; what is on its way is lost.
+  void Stop();
+  const LinkStats& a_to_b() const { return lines_[0].stats(); }  // after Stop
+  const LinkStats& b_to_a() const { return lines_[1].stats(); }
+
+ private:
+  void Run();
+  bool WaitForEvent();
+  bool WaitForTick();
+  bool Idle() const { return lines_[0].empty() && lines_[1].empty(); }
+
+  const double tick_s_;  // 0: by events
+  DelayLine lines_[2];
+  UniqueFd epoll_;
+  UniqueFd wake_;
   std::thread thread_;
 };
 

@@ -1,0 +1,119 @@
+// What a Content does for the planner: it tells how it is read, and gives out its absent chunks range by range.
+#include <algorithm>
+#include <utility>
+
+#include "fusefs/stream/content.h"
+#include "fusefs/stream/planner.h"
+
+namespace headrace::stream {
+namespace {
+
+// Chunks looked at under the lock for one range: a million chunks that are all here must not hold up readers.
+constexpr uint32_t kLookMax = 4096;
+// Wrong bytes so often: the registry's copy is bad. Only readers ask for that chunk from then on.
+constexpr unsigned kWrongMax = 4;
+
+}  // namespace
+
+FilePlace Content::Place() const {
+  MutexLock lock(mu_);
+  return place_;
+}
+
+void Content::Track(uint64_t offset, uint64_t size) {
+  if (spec_.size <= core_->options.small_file_bytes) return;  // FetchAll had its turn
+  if (!tracker_.OnRead(kind_, offset, size, std::chrono::steady_clock::now())) return;
+  const std::shared_ptr<Planner> planner = core_->planner();
+  if (planner && Plannable()) planner->Want(shared_from_this());
+}
+
+void Content::Replan() {
+  {
+    MutexLock lock(mu_);
+    if (!std::exchange(replan_, false)) return;
+  }
+  const std::shared_ptr<Planner> planner = core_->planner();
+  if (!planner) return;
+  planner->Failed();
+  if (Plannable()) planner->Want(shared_from_this());
+}
+
+// The first chunk from `index` on that is neither here nor on its way; at most kLookMax further.
+uint32_t Content::SkipTaken(uint32_t index) const {
+  const uint32_t end = std::min(spec_.chunk_count, index + kLookMax);
+  while (index < end) {
+    const bool here = chunk(index).kind == format::ChunkKind::kZeros || StateOf(index) == cache::ChunkState::kPresent;
+    const auto wrong = wrong_.find(index);
+    const bool hopeless = wrong != wrong_.end() && wrong->second >= kWrongMax;
+    if (!here && !hopeless && !flights_.contains(index)) break;
+    ++index;
+  }
+  return index;
+}
+
+// New flights for absent chunks that lie side by side in the file and in the blob, within one range and `room`.
+Content::Flights Content::TakeAbsent(uint32_t first, uint64_t room) {
+  const Source& from = sources_.front();
+  Flights flights;
+  uint64_t bytes = 0;
+  uint64_t cost = 0;
+  const format::Chunk* before = nullptr;
+  for (uint32_t i = first; i < spec_.chunk_count; ++i) {
+    const format::Chunk& c = from.layer->index->chunks[from.first_chunk + i];
+    if (c.kind == format::ChunkKind::kZeros || StateOf(i) != cache::ChunkState::kAbsent || flights_.contains(i)) break;
+    if (before != nullptr && before->blob_offset + before->blob_size != c.blob_offset) break;
+    bytes += c.blob_size;
+    cost += c.blob_size + c.size;
+    if (cost > room || (!flights.empty() && (bytes > core_->options.range_bytes_max || cost > core_->options.inflight_bytes_max / 4))) break;
+    if (const auto wrong = wrong_.find(i); i != first && wrong != wrong_.end()) break;  // looked at when it is its turn
+    auto flight = std::make_shared<Flight>(i);
+    flight->planned = true;
+    flights_.emplace(i, flight);
+    flights.push_back(std::move(flight));
+    before = &c;
+  }
+  return flights;
+}
+
+std::shared_ptr<Flight> Content::TakeUnverified(uint32_t index) {
+  auto flight = std::make_shared<Flight>(index);
+  flight->state = Flight::State::kVerifying;
+  flight->planned = true;
+  flights_.emplace(index, flight);
+  return flight;
+}
+
+Content::Planned Content::PlanRange(uint64_t room, RangeKind kind) {
+  if (!Plannable()) return {};
+  for (;;) {
+    const uint64_t position = tracker_.NextPosition();
+    if (position >= spec_.size) return {};
+    Plan plan;
+    uint64_t planned_to = 0;
+    std::shared_ptr<Flight> unverified;
+    {
+      MutexLock lock(mu_);
+      const uint32_t start = ChunkAt(position);
+      const uint32_t index = SkipTaken(start);
+      uint32_t end = index;
+      if (index < spec_.chunk_count && index - start < kLookMax) {
+        if (StateOf(index) == cache::ChunkState::kUnverified) {
+          if (!core_->MayVerify()) return {nullptr, true};
+          unverified = TakeUnverified(index);
+          end = index + 1;
+        } else {
+          const Flights flights = TakeAbsent(index, room);
+          if (flights.empty() && StateOf(index) == cache::ChunkState::kAbsent && !flights_.contains(index)) return {nullptr, true};
+          MakeRanges(flights, &plan, kind);
+          end = index + static_cast<uint32_t>(flights.size());
+        }
+      }
+      planned_to = end < spec_.chunk_count ? chunk(end).file_offset : spec_.size;
+    }
+    tracker_.Planned(position, planned_to);
+    if (unverified) core_->PostVerify([self = shared_from_this(), unverified] { self->Verify(unverified); });
+    if (!plan.ranges.empty()) return {plan.ranges.front(), true};
+  }
+}
+
+}  // namespace headrace::stream

@@ -1,0 +1,242 @@
+#include "fusefs/stream/planner.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "fusefs/base/log.h"
+
+namespace headrace::stream {
+namespace {
+
+// Without a poke nothing changes but the clock; an idle planner looks up once a minute.
+constexpr std::chrono::seconds kIdle{60};
+constexpr std::chrono::milliseconds kFillTick{100};
+// Files of an image that were touched and are not all here: each keeps descriptors of its cache file open.
+constexpr size_t kTouchedMax = 1024;
+
+}  // namespace
+
+Planner::Planner(std::shared_ptr<Core> core, Opener open)
+    : core_(std::move(core)),
+      open_(std::move(open)),
+      files_(core_->options.small_file_bytes),
+      tuner_(core_->options.ranges_first, core_->options.ranges_max) {}
+
+Planner::~Planner() { Stop(); }
+
+void Planner::Start() {
+  core_->scheduler->SetWindow(tuner_.window());
+  core_->metrics.range_window.store(tuner_.window(), std::memory_order_relaxed);
+  core_->scheduler->SetListener([weak = weak_from_this()] {
+    if (const std::shared_ptr<Planner> self = weak.lock()) self->Poke();
+  });
+  thread_ = std::thread([this] {
+    SetThreadName("plan");
+    Run();
+  });
+}
+
+void Planner::Stop() {
+  {
+    MutexLock lock(mu_);
+    stopping_ = true;
+  }
+  wake_.NotifyAll();
+  if (thread_.joinable()) thread_.join();
+  touched_.clear();
+  next_.reset();
+  fill_.reset();
+}
+
+void Planner::Poke() {
+  if (poked_.exchange(true, std::memory_order_acq_rel)) return;
+  // Under the lock, or the thread could miss it between its look and its sleep.
+  MutexLock lock(mu_);
+  wake_.NotifyOne();
+}
+
+void Planner::Want(const std::shared_ptr<Content>& content) {
+  {
+    MutexLock lock(mu_);
+    inbox_.push_back(content);
+  }
+  Poke();
+}
+
+void Planner::Drop(const std::shared_ptr<const LayerSource>& layer) {
+  {
+    MutexLock lock(mu_);
+    dropped_.push_back(layer);
+  }
+  Poke();
+}
+
+void Planner::Failed() {
+  const unsigned tries = failures_.fetch_add(1, std::memory_order_relaxed) + 1;
+  const TimePoint until = std::chrono::steady_clock::now() + core_->RetryPause(tries, StatusCode::kUnavailable);
+  MutexLock lock(mu_);
+  rest_until_ = std::max(rest_until_, until);
+}
+
+void Planner::Run() {
+  for (;;) {
+    const TimePoint wake = NextWake(std::chrono::steady_clock::now());
+    {
+      MutexLock lock(mu_);
+      wake_.WaitUntil(mu_, wake, [this] { return stopping_ || poked_.load(std::memory_order_acquire); });
+      if (stopping_) return;
+    }
+    poked_.store(false, std::memory_order_release);
+    TakeInbox();
+    Tune(std::chrono::steady_clock::now());
+    PlanAll();
+  }
+}
+
+TimePoint Planner::NextWake(TimePoint now) {
+  TimePoint wake = now + kIdle;
+  if (core_->scheduler->active() > 0) wake = std::min(wake, now + WindowTuner::kTick);
+  if (fill_) wake = std::min(wake, now + kFillTick);
+  MutexLock lock(mu_);
+  if (rest_until_ > now) wake = std::min(wake, rest_until_);
+  return wake;
+}
+
+void Planner::DropLayer(const LayerSource& layer) {
+  const auto is_of = [&](const FilePlace& place) { return place.layer->blob.digest == layer.blob.digest; };
+  std::erase_if(touched_, [&](const Known& known) { return is_of(known.place); });
+  if (next_ && is_of(next_->place)) next_.reset();
+  if (fill_ && is_of(fill_->place)) fill_.reset();
+  if (last_ && is_of(*last_)) last_.reset();
+  if (fill_from_ && is_of(*fill_from_)) fill_from_.reset();
+}
+
+void Planner::TakeInbox() {
+  std::vector<std::shared_ptr<Content>> wanted;
+  std::vector<std::shared_ptr<const LayerSource>> dropped;
+  {
+    MutexLock lock(mu_);
+    wanted.swap(inbox_);
+    dropped.swap(dropped_);
+  }
+  for (const auto& layer : dropped) DropLayer(*layer);
+  for (const std::shared_ptr<Content>& content : wanted) {
+    const auto is_it = [&](const Known& known) { return known.content == content; };
+    const bool known = std::any_of(touched_.begin(), touched_.end(), is_it);
+    Known file{content, content->Place()};
+    files_.Take(file.place);
+    fill_from_ = file.place;
+    if (KindOf(file.place.meta().name) != FileKind::kPlain) last_ = file.place;
+    if (known || touched_.size() >= kTouchedMax) continue;
+    // In natural order: of files that are only touched the first goes first.
+    const auto before = [](const Known& a, const Known& b) { return NaturalLess(a.place.meta().name, b.place.meta().name); };
+    touched_.insert(std::upper_bound(touched_.begin(), touched_.end(), file, before), std::move(file));
+  }
+}
+
+void Planner::Tune(TimePoint now) {
+  const bool full = std::exchange(window_was_limit_, false) || core_->scheduler->active() >= tuner_.window();
+  if (!tuner_.Tick(now, core_->arrived_bytes.load(std::memory_order_relaxed), full)) return;
+  core_->scheduler->SetWindow(tuner_.window());
+  core_->metrics.range_window.store(tuner_.window(), std::memory_order_relaxed);
+}
+
+void Planner::PlanAll() {
+  for (;;) {
+    {
+      MutexLock lock(mu_);
+      if (stopping_ || rest_until_ > std::chrono::steady_clock::now()) return;
+    }
+    // After a failure one range at a time asks whether the registry is back.
+    if (failures_.load(std::memory_order_relaxed) > 0 && core_->scheduler->active() > 0) return;
+    const uint64_t room = core_->scheduler->Room();
+    if (room == 0) {
+      window_was_limit_ = core_->scheduler->active() >= tuner_.window();
+      return;
+    }
+    if (PlanOne(room) != Step::kStarted) return;
+  }
+}
+
+Planner::Step Planner::PlanOne(uint64_t room) {
+  const TimePoint now = std::chrono::steady_clock::now();
+  Step step = PlanTouched(room, now);
+  if (step == Step::kNothing) step = PlanNextFile(room);
+  if (step == Step::kNothing) step = PlanFill(room, now);
+  return step;
+}
+
+Planner::Step Planner::PlanTouched(uint64_t room, TimePoint now) {
+  while (!touched_.empty()) {
+    auto best = touched_.end();
+    uint64_t least = 0;
+    for (auto it = touched_.begin(); it != touched_.end(); ++it) {
+      if (!it->content->tracker().Active(now)) continue;
+      const uint64_t lead = it->content->tracker().Lead();
+      if (best == touched_.end() || lead < least) {
+        best = it;
+        least = lead;
+      }
+    }
+    if (best == touched_.end()) best = touched_.begin();
+    const Step step = PlanFile(*best, room, RangeKind::kReadAhead);
+    if (step != Step::kNothing) return step;
+    touched_.erase(best);  // all of it is here or on its way
+  }
+  return Step::kNothing;
+}
+
+Planner::Step Planner::PlanFile(const Known& file, uint64_t room, RangeKind kind) {
+  Content::Planned planned = file.content->PlanRange(room, kind);
+  if (!planned.range) return planned.more ? Step::kBlocked : Step::kNothing;
+  if (kind == RangeKind::kFill) fill_tokens_ -= static_cast<double>(planned.range->bytes());
+  core_->scheduler->StartPlanned(planned.range);
+  return Step::kStarted;
+}
+
+std::optional<Planner::Known> Planner::OpenTaken(const FilePlace& place) {
+  std::shared_ptr<Content> content = open_(place);
+  if (!content || !content->Plannable()) return std::nullopt;
+  return Known{std::move(content), place};
+}
+
+Planner::Step Planner::PlanNextFile(uint64_t room) {
+  for (;;) {
+    if (next_) {
+      const Step step = PlanFile(*next_, room, RangeKind::kReadAhead);
+      if (step != Step::kNothing) return step;
+      next_.reset();
+    }
+    if (!last_) return Step::kNothing;
+    const std::optional<FilePlace> place = files_.TakeNext(*last_);
+    if (!place) return Step::kNothing;
+    next_ = OpenTaken(*place);
+  }
+}
+
+// Tokens are bytes that may be asked for: a tenth of a second's worth at most is saved up, so that the rate holds for every second; a range may
+// overdraw them.
+void Planner::CountFillTokens(TimePoint now) {
+  const double rate = static_cast<double>(core_->options.fill_rate);
+  const double passed = std::chrono::duration<double>(now - fill_time_).count();
+  fill_tokens_ = std::min(fill_tokens_ + passed * rate, rate / 10);
+  fill_time_ = now;
+}
+
+Planner::Step Planner::PlanFill(uint64_t room, TimePoint now) {
+  if (core_->options.fill_rate == 0 || !fill_from_) return Step::kNothing;
+  CountFillTokens(now);
+  for (;;) {
+    if (fill_) {
+      if (fill_tokens_ < 0) return Step::kBlocked;
+      const Step step = PlanFile(*fill_, room, RangeKind::kFill);
+      if (step != Step::kNothing) return step;
+      fill_.reset();
+    }
+    const std::optional<FilePlace> place = files_.TakeFill(*fill_from_);
+    if (!place) return Step::kNothing;
+    fill_ = OpenTaken(*place);
+  }
+}
+
+}  // namespace headrace::stream

@@ -1,0 +1,102 @@
+// Planner: what is fetched before anybody asked for it: the rest of the files that are being read, then the shards that come next, then (slowly) the
+// rest of the image. It decides range by range, when there is room for one, so that a reader's turn of mind changes what comes next at once.
+//
+// Order: files that are read now, at the cursor that has the smallest lead; files of which only the head was looked at, in natural order; files of
+// the same directory and suffix, in natural order; other files of the image ("fill"), within `fill_rate`.
+// Nothing is planned for a content that has no usable cache: there would be nowhere to put it. After failures planning rests, longer each time,
+// and what failed is planned again; readers that wait are not its business (content_retry.cc).
+//
+// Threads: one of its own ("plan"), which may open cache files (local disk); public methods from any thread, they never block.
+// Internal to stream/. Ownership: shared, because listeners come late; Stop() joins, after which it does nothing.
+#ifndef HEADRACE_FUSEFS_STREAM_PLANNER_H_
+#define HEADRACE_FUSEFS_STREAM_PLANNER_H_
+
+#include <atomic>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <thread>
+#include <vector>
+
+#include "fusefs/base/mutex.h"
+#include "fusefs/stream/content.h"
+#include "fusefs/stream/core.h"
+#include "fusefs/stream/image_files.h"
+#include "fusefs/stream/window_tuner.h"
+
+namespace headrace::stream {
+
+class Planner : public std::enable_shared_from_this<Planner> {
+ public:
+  using Opener = std::function<std::shared_ptr<Content>(const FilePlace&)>;
+
+  Planner(std::shared_ptr<Core> core, Opener open);
+  ~Planner();
+  void Start();
+  void Stop();
+
+  ImageFiles& files() { return files_; }
+  // The content deserves to be fetched whole; or a part of it that was planned did not come.
+  void Want(const std::shared_ptr<Content>& content);
+  // Nothing of this layer is planned any more, unless it is wanted again.
+  void Drop(const std::shared_ptr<const LayerSource>& layer);
+  // A planned range failed, or one came.
+  void Failed();
+  void Succeeded() { failures_.store(0, std::memory_order_relaxed); }
+  // There may be room.
+  void Poke();
+
+ private:
+  enum class Step : uint8_t {
+    kStarted,  // a range
+    kBlocked,  // there is something, but no room for it now
+    kNothing,
+  };
+  struct Known {
+    std::shared_ptr<Content> content;
+    FilePlace place;
+  };
+
+  void Run();
+  TimePoint NextWake(TimePoint now);
+  void TakeInbox();
+  void DropLayer(const LayerSource& layer);
+  void Tune(TimePoint now);
+  void PlanAll();
+  Step PlanOne(uint64_t room);
+  Step PlanTouched(uint64_t room, TimePoint now);
+  Step PlanFile(const Known& file, uint64_t room, RangeKind kind);
+  Step PlanNextFile(uint64_t room);
+  Step PlanFill(uint64_t room, TimePoint now);
+  void CountFillTokens(TimePoint now);
+  // The file that was taken is opened; nothing if all of it is here.
+  std::optional<Known> OpenTaken(const FilePlace& place);
+
+  const std::shared_ptr<Core> core_;
+  const Opener open_;
+  ImageFiles files_;
+  std::atomic<unsigned> failures_{0};
+  std::atomic<bool> poked_{false};
+  Mutex mu_;
+  CondVar wake_;
+  std::vector<std::shared_ptr<Content>> inbox_ HR_GUARDED_BY(mu_);
+  std::vector<std::shared_ptr<const LayerSource>> dropped_ HR_GUARDED_BY(mu_);
+  TimePoint rest_until_ HR_GUARDED_BY(mu_){};
+  bool stopping_ HR_GUARDED_BY(mu_) = false;
+
+  // Its thread only.
+  std::vector<Known> touched_;
+  std::optional<Known> next_;      // the shard that is being planned before anybody touched it
+  std::optional<Known> fill_;
+  std::optional<FilePlace> last_;       // of those that have a next: the file that was touched last
+  std::optional<FilePlace> fill_from_;  // the file that was touched last
+  WindowTuner tuner_;
+  bool window_was_limit_ = false;
+  double fill_tokens_ = 0;         // bytes that the fill may ask for now
+  TimePoint fill_time_{};          // when they were counted
+  std::thread thread_;
+};
+
+}  // namespace headrace::stream
+
+#endif  // HEADRACE_FUSEFS_STREAM_PLANNER_H_
