@@ -65,11 +65,12 @@ class Model:
             shutil.copytree(self.layout, target)
         return target
 
-    def checksum(self, pattern):
+    def checksum(self, pattern, mode="full"):
         """bench-replay's checksum of the native files. P1 reads less than the others, which all read everything."""
-        key = "P1" if pattern == "P1" else "P4"
+        key = ("P1" if pattern == "P1" else "P4", mode)
         if key not in self._checksums:
-            self._checksums[key] = self.bench.tool_json("bench-replay", "--pattern", key, "--dir", self.directory)["checksum"]
+            self._checksums[key] = self.bench.tool_json("bench-replay", "--pattern", key[0], "--dir", self.directory,
+                                                        "--checksum", mode)["checksum"]
         return self._checksums[key]
 
     def cpu_floor(self):
@@ -198,11 +199,12 @@ class Loader:
 
     like: a directory with the same files. The loader then allocates its memory first and starts when show() names the
     directory: otherwise a background fill would have the time between the mount and the loader's first open for itself.
+    mode: of the checksum; "sampled" where hashing every page would take a good part of the time.
     """
 
-    def __init__(self, bench, pattern, directory, processes=None, checksum=None, like=None):
+    def __init__(self, bench, pattern, directory, processes=None, checksum=None, like=None, mode="full"):
         self.what, self.checksum = f"bench-replay {pattern}", checksum
-        argv = [bench.tool("bench-replay"), "--pattern", pattern]
+        argv = [bench.tool("bench-replay"), "--pattern", pattern, "--checksum", mode]
         if processes:
             argv += ["--processes", processes]
         if like:
@@ -239,7 +241,7 @@ class Loader:
 
 
 def replay(bench, pattern, directory, **more):
-    """Runs bench-replay to its end. more: processes, checksum, timeout."""
+    """Runs bench-replay to its end. more: processes, checksum, mode, timeout."""
     timeout = more.pop("timeout", 300)
     loader = Loader(bench, pattern, directory, **more)
     try:
