@@ -1,6 +1,7 @@
 """Suite warm: files that are complete and sealed, against the same files on the disk's own file system."""
 
 import os
+import statistics
 
 from bench_core import drop_caches
 from bench_net import Link
@@ -13,10 +14,11 @@ FROM_DISK = ("P2", "P4", "P7")  # read once more with dropped caches
 TARGET = {"P2", "P2f", "P3", "P3s", "P4", "P5", "P6", "P8"}  # 0.95 x native
 
 
-def _overlay(bench, view):
-    """What a container's root file system is: an overlay whose lower directory is the mounted view."""
-    upper, work, merged = (bench.box.path(f"overlay/{name}") for name in ("upper", "work", "merged"))
-    run(["mount", "-t", "overlay", "headrace-bench", "-o", f"lowerdir={view},upperdir={upper},workdir={work}", merged])
+def _overlay(bench, lower):
+    """What a container's root file system is: an overlay whose lower directory is the mounted view, or the native files."""
+    number = bench.number("overlay")
+    upper, work, merged = (bench.box.path(f"overlay{number}/{name}") for name in ("upper", "work", "merged"))
+    run(["mount", "-t", "overlay", "headrace-bench", "-o", f"lowerdir={lower},upperdir={upper},workdir={work}", merged])
     return merged
 
 
@@ -39,8 +41,10 @@ class Warm:
 
     def report(self):
         for (pattern, place, from_disk), samples in self.samples.items():
-            if place == "native":
+            if place.startswith("native"):
                 continue
+            if place == "overlayfs":
+                self._report_overlay(pattern, from_disk, samples)
             native = sorted(self.samples[pattern, "native", from_disk])
             control = native[len(native) // 2]
             where = "disk" if from_disk else "page cache"
@@ -49,9 +53,17 @@ class Warm:
                               note=f"from the {where}; control: ext4, {native[0]:.0f} - {native[-1]:.0f}")
 
 
+    def _report_overlay(self, pattern, from_disk, samples):
+        """What overlayfs itself costs: the same above the native files. No target."""
+        case = f"{pattern}/local/0ms/overlayfs{'-disk' if from_disk else ''}-by-overlayfs"
+        self.bench.record("warm", case, "throughput", samples, "MB/s",
+                          control=statistics.median(self.samples[pattern, "native-overlayfs", from_disk]),
+                          note="control: overlayfs above the native files")
+
+
 def suite_warm(bench, model):
     link = Link(bench)
-    merged = None
+    mounts = []
     fused = None
     try:
         link.serve(model.served)
@@ -64,8 +76,10 @@ def suite_warm(bench, model):
         fused.wait_until_sealed()
         if os.stat(fused.root).st_dev != os.stat(model.directory).st_dev:
             say("warm: --work is on another file system than the cache: readings from disk cannot be compared")
-        merged = _overlay(bench, view)
-        warm = Warm(bench, model, {"native": model.directory, "fuse": view / "models", "overlayfs": merged / "models"})
+        mounts = [_overlay(bench, view), _overlay(bench, model.directory)]
+        warm = Warm(bench, model, {"native": model.directory, "fuse": view / "models", "overlayfs": mounts[0] / "models",
+                                   "native-overlayfs": mounts[1]})
+        drop_caches()  # what was written sits in the page cache in other pieces than what was read
         for directory in warm.places.values():  # from here on everything is in the page cache
             replay(bench, "P4", directory, checksum=model.checksum("P4"))
         patterns = [pattern for pattern in (QUICK if bench.options.quick else PATTERNS)
@@ -77,7 +91,7 @@ def suite_warm(bench, model):
         finally:
             warm.report()
     finally:
-        if merged:
+        for merged in mounts:
             run(["umount", merged])
         if fused:
             fused.stop()
