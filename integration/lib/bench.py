@@ -42,7 +42,8 @@ def arguments():
     parser.add_argument("--gib", type=float, help="size of the model (default 2; --quick: 1)")
     parser.add_argument("--work", type=Path, help="keep model and image in this directory for the next run")
     parser.add_argument("--keep", action="store_true", help=f"keep model, image and logs (in --work, or {KEPT})")
-    parser.add_argument("--idle-wait", type=float, help="seconds to wait for a quiet machine before each run (default 60; --quick: 5)")
+    parser.add_argument("--idle-wait", type=float,
+                        help="seconds to wait for a quiet machine before each run (default 60; --quick: 5)")
     parser.add_argument("--set", type=setting, action="append", default=[], metavar="SECTION.KEY=VALUE",
                         help="a setting of headrace-fused (config/params.h), for tuning; can be repeated")
     options = parser.parse_args()

@@ -1,4 +1,4 @@
-"""OCI layouts that the suites need and `headrace` does not make: an ordinary image, and one whose table of contents speaks of a TiB."""
+"""OCI layouts that the suites need and `headrace` does not make: ordinary images, and one whose table of contents speaks of a TiB."""
 
 import hashlib
 import json
@@ -106,7 +106,8 @@ def _table_of_contents(name, size, noise):
 
 
 def layout_of_a_tib(layout, total, layers):
-    """`layers` files of together `total` bytes (less what is no whole chunk), a layer each, as `headrace build` lays out a large model. Blobs are sparse."""
+    """`layers` files of together `total` bytes (less what is no whole chunk), a layer each, as `headrace build` lays out a
+    large model. Blobs are sparse."""
     (layout / "blobs/sha256").mkdir(parents=True)
     noise = random.Random(1)
     descriptors, diff_ids = [], []

@@ -202,8 +202,8 @@ def _demo(bench, gib, kind):
                 daemon.stop()
         shutil.rmtree(box.directory, ignore_errors=True)
     note = "from the start of PullImage; control: containerd's overlayfs; docker-registry on loopback"
-    for metric, key, unit in (("start_s", "running_s", "s"), ("first_byte_s", "first_byte_s", "s"), ("all_read_s", "all_read_s", "s"),
-                              ("bytes_at_start", "fetched_bytes_at_running", "B")):
+    for metric, key, unit in (("start_s", "running_s", "s"), ("first_byte_s", "first_byte_s", "s"),
+                              ("all_read_s", "all_read_s", "s"), ("bytes_at_start", "fetched_bytes_at_running", "B")):
         bench.record("mount", f"{gib:g}GiB", metric, [figures[key] for figures in lazy], unit,
                      control=statistics.median(figures[key] for figures in control) if control else None, note=note)
 

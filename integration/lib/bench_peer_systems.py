@@ -1,4 +1,4 @@
-"""The other lazy snapshotters of suite peers: how each one's image is made and how it is started, with settings tuned for large files.
+"""The other snapshotters of suite peers: how each one's image is made and how it is started, with settings for large files.
 
 `prepare` makes and pushes the image, once; it raises Skip if a program is missing (integration/setup --peers provides them).
 `system(base)` gives the class that runs it. Programs of others: what they do wrong is skipped aloud, not a failure of ours.
@@ -67,7 +67,7 @@ class _Peer:
 
 
 class Stargz(_Peer):
-    """stargz-snapshotter with a zstd:chunked image of its own converter: fewer bytes than eStargz, whose gzip does little for weights."""
+    """stargz-snapshotter with a zstd:chunked image of its own converter: smaller and faster to decode than eStargz's gzip."""
 
     def __init__(self, passthrough):
         self.name = "stargz-passthrough" if passthrough else "stargz"
@@ -98,7 +98,8 @@ class Stargz(_Peer):
 
     def config(self, containerd_socket):
         return ("max_concurrency = 16\nnoprefetch = true\n[directory_cache]\ndirect = true\n"
-                f"[fuse]\npassthrough = {str(self._passthrough).lower()}\nmerge_buffer_size = 419430400\nmerge_worker_count = 10\n"
+                f"[fuse]\npassthrough = {str(self._passthrough).lower()}\n"
+                "merge_buffer_size = 419430400\nmerge_worker_count = 10\n"
                 f"[[resolver.host.\"{REGISTRY}\".mirrors]]\nhost = \"{REGISTRY}\"\ninsecure = true\n")
 
     def command(self, root, socket, config):
@@ -129,7 +130,8 @@ class Soci(_Peer):
     def config(self, containerd_socket):
         parallel = (f"[pull_modes.soci_v2]\nenable = {str(not self._parallel).lower()}\n"
                     f"[pull_modes.parallel_pull_unpack]\nenable = {str(self._parallel).lower()}\n"
-                    "max_concurrent_downloads = -1\nmax_concurrent_downloads_per_image = 16\nconcurrent_download_chunk_size = '8mb'\n"
+                    "max_concurrent_downloads = -1\nmax_concurrent_downloads_per_image = 16\n"
+                    "concurrent_download_chunk_size = '8mb'\n"
                     "max_concurrent_unpacks = -1\nmax_concurrent_unpacks_per_image = 4\n")
         return ("no_prometheus = true\nskip_check_snapshotter_supported = true\n"
                 f"[content_store]\ntype = 'containerd'\ncontainerd_address = '{containerd_socket}'\n"
@@ -137,7 +139,7 @@ class Soci(_Peer):
                 f"[[resolver.host.\"{REGISTRY}\".mirrors]]\nhost = \"http://{REGISTRY}\"\ninsecure = true\n")
 
     def command(self, root, socket, config):
-        return [PROGRAMS / "soci-snapshotter-grpc", "--root", root, "--address", socket, "--config", config, "--log-level", "info"]
+        return [PROGRAMS / "soci-snapshotter-grpc", "--root", root, "--address", socket, "--config", config]
 
 
 def _pushed(client):

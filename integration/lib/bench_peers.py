@@ -1,8 +1,8 @@
 """Suite peers: from the start of the pull to everything read, against containerd's full pull and other lazy snapshotters.
 
-Every system is a snapshotter of a containerd of its own in the client namespace, pulls from docker-registry over the same link the
-same files in its own image format (CRI pull, so that the snapshotter sees its labels), and is read by the same loader through a view
-that `ctr images mount` makes. What is not on the machine is skipped aloud.
+Every system is a snapshotter of a containerd of its own in the client namespace, pulls from docker-registry over the same
+link the same files in its own image format (CRI pull, so that the snapshotter sees its labels), and is read by the same
+loader through a view that `ctr images mount` makes. What is not on the machine is skipped aloud.
 """
 
 import os
@@ -22,7 +22,8 @@ from parts import Containerd, Headrace, port_answers
 from sandbox import DEPS, Failed, Skip, need_program, run, say
 
 QUICK = ("P2/1Gbit/20ms",)
-CELLS = tuple(f"{pattern}/{link}" for link in ("1Gbit/20ms", "2.5Gbit/5ms", "5Gbit/0.2ms", "5Gbit/50ms") for pattern in ("P2", "P4"))
+LINKS = ("1Gbit/20ms", "2.5Gbit/5ms", "5Gbit/0.2ms", "5Gbit/50ms")
+CELLS = tuple(f"{pattern}/{link}" for link in LINKS for pattern in ("P2", "P4"))
 OURS = "headrace"
 
 
@@ -74,7 +75,8 @@ class System:
             began = time.monotonic()
             self.pull()
             pulled = time.monotonic()
-            self.containerd.ctr("-n", "k8s.io", "images", "mount", "--snapshotter", self.containerd.snapshotter, self.image, target)
+            self.containerd.ctr("-n", "k8s.io", "images", "mount", "--snapshotter", self.containerd.snapshotter, self.image,
+                                target)
             loader.show(target / "models")
             report = loader.result(timeout)
             return {"pull_s": pulled - began, "total_s": time.monotonic() - began, "resident_s": report["resident_s"],

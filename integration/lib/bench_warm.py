@@ -36,7 +36,8 @@ class Warm:
                 for place, directory in places if number % 2 == 0 else reversed(places):
                     if from_disk:
                         drop_caches()
-                    report = replay(self.bench, pattern, directory, checksum=self.model.checksum(pattern, "sampled"), mode="sampled")
+                    report = replay(self.bench, pattern, directory, mode="sampled",
+                                    checksum=self.model.checksum(pattern, "sampled"))
                     self.samples.setdefault((pattern, place, from_disk), []).append(report["throughput"] / 1e6)
 
     def report(self):
