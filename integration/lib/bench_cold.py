@@ -21,7 +21,10 @@ def cold_cells(bench, quick=QUICK, standard=()):
     if not names:
         names = [f"{pattern}/{rate}/{latency}" for rate in RATES for latency in LATENCIES for pattern in PATTERNS]
         names += [f"{pattern}/unshaped/0.2ms" for pattern in PATTERNS]
-    names += [cell for cell in bench.options.cells if cell.count("/") == 2 and not set(cell) & set("*?[") and cell not in names]
+    for cell in bench.options.cells:
+        cell = "/".join(cell.split("/")[:3])
+        if cell.count("/") == 2 and not set(cell) & set("*?[") and cell not in names:
+            names.append(cell)
     if bench.options.quick and not bench.options.cells:
         names = list(quick)
     links = {}

@@ -5,12 +5,14 @@
 """
 
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
 
 from bench_image import layout_of_model, push_layout
 from bench_net import ADMIN_SERVER, PORT, REGISTRY
+from oci import LAYER, push_config_and_manifest, sha256_file
 from parts import Containerd
 from sandbox import DEPS, Box, Daemon, need_program, run, say
 
@@ -142,10 +144,64 @@ class Soci(_Peer):
         return [PROGRAMS / "soci-snapshotter-grpc", "--root", root, "--address", socket, "--config", config]
 
 
+class Nydus(_Peer):
+    """nydus-snapshotter with nydusd (FUSE) and a RAFS v6 image of its own builder, zstd in chunks of 1 MiB."""
+
+    name = plugin = repository = "nydus"
+
+    def prepare(self, bench, model, link, client):
+        for name in ("containerd-nydus-grpc", "nydusd", "nydus-image"):
+            need_program(PROGRAMS / name, name)
+        work = bench.box.path("nydus-image")
+        shutil.copytree(model.directory, work / "tree/models", copy_function=_link_or_copy)
+        run([PROGRAMS / "nydus-image", "create", "--type", "directory", "--fs-version", "6", "--compressor", "zstd", "--chunk-size",
+             "0x100000", "--blob", work / "blob", "--bootstrap", work / "bootstrap", work / "tree"], timeout=900)
+        (work / "boot/image").mkdir(parents=True)
+        shutil.move(work / "bootstrap", work / "boot/image/image.boot")
+        run(["tar", "-C", work / "boot", "--owner=0", "--group=0", "-cf", work / "boot.tar", "image"])
+        diff_ids = ["sha256:" + sha256_file(work / "blob"), "sha256:" + sha256_file(work / "boot.tar")]
+        run(["gzip", "-1", work / "boot.tar"])
+        packed = work / "boot.tar.gz"
+        layers = [
+            {"mediaType": "application/vnd.oci.image.layer.nydus.blob.v1", "digest": diff_ids[0],
+             "annotations": {"containerd.io/snapshot/nydus-blob": "true"}},
+            {"mediaType": LAYER + "+gzip", "digest": "sha256:" + sha256_file(packed),
+             "annotations": {"containerd.io/snapshot/nydus-bootstrap": "true", "containerd.io/snapshot/nydus-fs-version": "6"}}]
+        for layer, path in zip(layers, (work / "blob", packed)):
+            layer["size"] = client.push_blob(self.repository, layer["digest"], path)
+        push_config_and_manifest(client, self.repository, "1", layers, diff_ids, ())
+        shutil.rmtree(work)
+
+    def config(self, containerd_socket):
+        daemon = {"device": {"backend": {"type": "registry", "config": {"scheme": "http", "skip_verify": True, "timeout": 30,
+                                                                         "connect_timeout": 5, "retry_limit": 2}},
+                             "cache": {"type": "blobcache"}},
+                  "mode": "direct", "digest_validate": True, "iostats_files": False, "enable_xattr": True, "amplify_io": 8 << 20,
+                  "fs_prefetch": {"enable": True, "threads_count": 16, "merging_size": 8 << 20, "prefetch_all": True}}
+        path = Path("/run/nydusd-config.json")
+        path.write_text(json.dumps(daemon))
+        return (f"version = 1\nroot = \"@ROOT@\"\naddress = \"@SOCKET@\"\ndaemon_mode = \"dedicated\"\ncleanup_on_close = true\n"
+                f"[system]\nenable = false\n[daemon]\nnydusd_config = \"{path}\"\nnydusd_path = \"{PROGRAMS}/nydusd\"\n"
+                f"nydusimage_path = \"{PROGRAMS}/nydus-image\"\nfs_driver = \"fusedev\"\nrecover_policy = \"none\"\n"
+                "threads_number = 8\n[cgroup]\nenable = false\n[log]\nlog_to_stdout = true\nlevel = \"info\"\n"
+                "[metrics]\naddress = \"\"\n[snapshot]\nenable_nydus_overlayfs = false\n")
+
+    def command(self, root, socket, config):
+        config.write_text(config.read_text().replace("@ROOT@", str(root)).replace("@SOCKET@", str(socket)))
+        return [PROGRAMS / "containerd-nydus-grpc", "--config", config]
+
+
+def _link_or_copy(source, target):
+    try:
+        os.link(source, target)
+    except OSError:  # --work may be another file system
+        shutil.copy2(source, target)
+
+
 def _pushed(client):
     """The registry's repositories as "/a/b/"."""
     content = client.get("/v2/_catalog")
     return "/" + "/".join(json.loads(content)["repositories"]) + "/"
 
 
-PEERS = [Stargz(False), Stargz(True), Soci(False), Soci(True)]
+PEERS = [Stargz(False), Stargz(True), Soci(False), Soci(True), Nydus()]
