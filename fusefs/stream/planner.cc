@@ -187,7 +187,7 @@ Planner::Step Planner::PlanTouched(uint64_t room, TimePoint now) {
 }
 
 Planner::Step Planner::PlanFile(const Known& file, uint64_t room, RangeKind kind) {
-  Content::Planned planned = file.content->PlanRange(room, kind);
+  Content::Planned planned = file.content->PlanRange(room, tuner_.RangeBytes(core_->options.range_bytes_max), kind);
   if (!planned.range) return planned.more ? Step::kBlocked : Step::kNothing;
   if (kind == RangeKind::kFill) fill_tokens_ -= static_cast<double>(planned.range->bytes());
   core_->scheduler->StartPlanned(planned.range);
