@@ -26,8 +26,9 @@ namespace headrace::bench {
 namespace {
 
 constexpr uint64_t kTurnBytes = 2 * kMib;      // sent to one connection before others have their turn
-constexpr uint64_t kBucketMin = 16 * kKib;     // sent at once at a limited rate: one TSO packet is up to 64 KiB
-constexpr double kBucketSeconds = 0.005;       // what a bucket holds, if that is more
+constexpr uint64_t kQuantumMin = 16 * kKib;    // sent at once at a limited rate, at least
+constexpr double kQuantumSeconds = 0.005;      // and so much of the rate: waking up for less costs the processor too much
+constexpr double kBucketQuanta = 2;            // what a bucket holds
 constexpr uint64_t kListenerId = 0;
 constexpr uint64_t kWakeId = 1;
 constexpr uint64_t kFirstConnectionId = 2;
@@ -36,13 +37,14 @@ constexpr uint64_t kFirstConnectionId = 2;
 class TokenBucket {
  public:
   explicit TokenBucket(uint64_t rate)
-      : rate_(static_cast<double>(rate)), size_(std::max(static_cast<double>(kBucketMin), rate_ * kBucketSeconds)), tokens_(size_) {}
+      : rate_(static_cast<double>(rate)), quantum_(std::max(static_cast<double>(kQuantumMin), rate_ * kQuantumSeconds)),
+        size_(quantum_ * kBucketQuanta), tokens_(size_) {}
   // Bytes that may be sent now: all, or nothing with `ready` the time when some may be.
   uint64_t Ask(uint64_t wanted, double now, double& ready) {
     if (rate_ == 0) return wanted;
     tokens_ = std::min(size_, tokens_ + (now - filled_) * rate_);
     filled_ = now;
-    const double least = std::min(static_cast<double>(wanted), static_cast<double>(kBucketMin));
+    const double least = std::min(static_cast<double>(wanted), quantum_);
     if (tokens_ >= least) return std::min(wanted, static_cast<uint64_t>(tokens_));
     ready = now + (least - tokens_) / rate_;
     return 0;
@@ -50,7 +52,7 @@ class TokenBucket {
   void Spend(uint64_t bytes) { tokens_ -= static_cast<double>(bytes); }
 
  private:
-  double rate_, size_, tokens_;
+  double rate_, quantum_, size_, tokens_;
   double filled_ = 0;
 };
 

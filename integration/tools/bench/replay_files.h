@@ -11,9 +11,9 @@
 #include <string>
 #include <vector>
 
-namespace headrace::bench {
+#include "integration/tools/bench/memory.h"
 
-inline constexpr uint64_t kPage = 4096;
+namespace headrace::bench {
 
 struct ModelFile {
   std::string path;

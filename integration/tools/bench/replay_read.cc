@@ -28,16 +28,27 @@ void ReadFull(int fd, uint8_t* out, uint64_t size, const std::string& name) {
   }
 }
 
-// [begin, end) of a file with read(2) of `block` bytes, from where fd stands.
-void ReadForward(ReplaySession& session, const ModelFile& file, int fd, const Piece& range, Ring& ring, uint64_t block) {
-  for (uint64_t at = range.begin; at < range.end; at += block) {
-    const uint64_t size = std::min(block, range.end - at);
-    uint8_t* const out = ring.Next(size);
-    ReadFull(fd, out, size, file.path);
-    session.Arrived(file);
-    session.Take(file, at, out, size);
+// Reads with read(2) of `block` bytes into one thread's ring.
+class ForwardReader {
+ public:
+  ForwardReader(ReplaySession& session, Ring& ring, uint64_t block) : session_(session), ring_(ring), block_(block) {}
+  // From where fd stands, which is range.begin.
+  void Read(const Piece& range, int fd) {
+    const ModelFile& file = session_.model().shards[range.file];
+    for (uint64_t at = range.begin; at < range.end; at += block_) {
+      const uint64_t size = std::min(block_, range.end - at);
+      uint8_t* const out = ring_.Next(size);
+      ReadFull(fd, out, size, file.path);
+      session_.Arrived(file);
+      session_.Take(file, at, out, size);
+    }
   }
-}
+
+ private:
+  ReplaySession& session_;
+  Ring& ring_;
+  const uint64_t block_;
+};
 
 // Files that are opened when a thread first needs them, each once.
 class SharedFiles {
@@ -97,9 +108,10 @@ void RunFilePerThread(ReplaySession& session) {
   const std::vector<ModelFile>& files = session.model().shards;
   std::atomic<size_t> next{0};
   session.Parallel([&](unsigned thread) {
+    ForwardReader reader(session, session.ring(thread), 16 * kMib);
     for (size_t i; (i = next++) < files.size();) {
       const UniqueFd fd = session.Open(files[i], 0);
-      ReadForward(session, files[i], fd.get(), {i, 0, files[i].size}, session.ring(thread), 16 * kMib);
+      reader.Read({i, 0, files[i].size}, fd.get());
     }
   });
 }
@@ -109,6 +121,7 @@ void RunSlices(ReplaySession& session) {
   session.Parallel([&](unsigned thread) {
     const uint64_t begin = total / session.threads() * thread;
     const uint64_t end = thread + 1 == session.threads() ? total : total / session.threads() * (thread + 1);
+    ForwardReader reader(session, session.ring(thread), 2 * kMib);
     uint64_t base = 0;  // of the file within the whole
     for (const ModelFile& file : session.model().shards) {
       const auto cut = [&](uint64_t at) {
@@ -120,7 +133,7 @@ void RunSlices(ReplaySession& session) {
       if (range.size() == 0) continue;
       const UniqueFd fd = session.Open(file, 0);
       if (lseek(fd.get(), static_cast<off_t>(range.begin), SEEK_SET) < 0) FailErrno("lseek " + file.path);
-      ReadForward(session, file, fd.get(), range, session.ring(thread), 2 * kMib);
+      reader.Read(range, fd.get());
     }
   });
 }
@@ -150,7 +163,6 @@ void RunDirect(ReplaySession& session) {
   size_t next = 0;
   const auto submit = [&](DirectRead& read) {
     read.piece = blocks[next++];
-    read.buffer = session.ring(0).Next(8 * kMib);
     read.request = {};
     read.request.aio_data = reinterpret_cast<uintptr_t>(&read);
     read.request.aio_lio_opcode = IOCB_CMD_PREAD;
@@ -160,7 +172,10 @@ void RunDirect(ReplaySession& session) {
     read.request.aio_offset = static_cast<int64_t>(read.piece.begin);
     aio.Submit(&read.request);
   };
-  for (DirectRead& read : reads) submit(read);
+  for (DirectRead& read : reads) {
+    read.buffer = session.ring(0).Next(8 * kMib);  // its own: requests end in any order
+    submit(read);
+  }
   std::vector<io_event> events(kDepth);
   for (size_t done = 0; done < blocks.size();) {
     const size_t count = aio.Wait(events);
@@ -181,7 +196,7 @@ void RunWhole(ReplaySession& session) {
   Ring& ring = session.ring(0);
   for (const ModelFile& file : session.model().shards) {
     const UniqueFd fd = session.Open(file, 0);
-    ReadForward(session, file, fd.get(), {file.index, 0, file.size}, ring, std::min(ring.size(), UpToPage(file.size)));
+    ForwardReader(session, ring, std::min(ring.size(), UpToPage(file.size))).Read({file.index, 0, file.size}, fd.get());
   }
 }
 

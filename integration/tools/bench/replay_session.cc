@@ -1,11 +1,9 @@
 #include "integration/tools/bench/replay_session.h"
 
 #include <fcntl.h>
-#include <sys/mman.h>
 #include <xxhash.h>
 
 #include <algorithm>
-#include <cstring>
 #include <thread>
 #include <utility>
 
@@ -14,7 +12,6 @@
 namespace headrace::bench {
 namespace {
 
-constexpr uint64_t kHugePage = 2 * kMib;
 constexpr uint64_t kSampleMask = 15;  // one page in 16
 constexpr uint64_t kPagesBits = 36;   // of a file: 256 TiB
 
@@ -30,51 +27,16 @@ const Pattern kPatterns[] = {
     {"P3s", 32, 4 * kMib, RunMappedRandom},    {"P4", 8, 16 * kMib, RunFilePerThread},
     {"P5", 16, 2 * kMib, RunSlices},           {"P6", 16, 16 * kMib, RunBlocks},
     {"P7", 1, 64 * 8 * kMib, RunDirect},       {"P8", 1, kHugePage, RunPopulated},
-    {"P9", 1, 16 * kMib, RunMappedForward},    {"P10", 1, kGib, RunWhole},
+    {"P9", 1, 16 * kMib, RunMappedForward},    {"P10", 1, 0, RunWhole},
 };
 
 }  // namespace
 
-HugeMemory::HugeMemory(uint64_t size) : map_size_(size + kHugePage), size_(size) {
-  map_ = mmap(nullptr, map_size_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-  if (map_ == MAP_FAILED) FailErrno("mmap of destination memory");
-  const auto address = reinterpret_cast<uintptr_t>(map_);
-  data_ = reinterpret_cast<uint8_t*>((address + kHugePage - 1) / kHugePage * kHugePage);
-  (void)madvise(data_, size_, MADV_HUGEPAGE);  // without huge pages it is only slower
-  memset(data_, 1, size_);
-}
-
-HugeMemory::~HugeMemory() {
-  if (map_ != nullptr) munmap(map_, map_size_);
-}
-
-HugeMemory::HugeMemory(HugeMemory&& other) noexcept { *this = std::move(other); }
-
-HugeMemory& HugeMemory::operator=(HugeMemory&& other) noexcept {
-  std::swap(map_, other.map_);
-  std::swap(map_size_, other.map_size_);
-  std::swap(data_, other.data_);
-  std::swap(size_, other.size_);
-  return *this;
-}
-
-uint8_t* Ring::Next(uint64_t size) {
-  size = (size + kPage - 1) / kPage * kPage;
-  if (size > size_) Fail("a block is larger than its ring");
-  if (at_ + size > size_) at_ = 0;
-  uint8_t* const out = base_ + at_;
-  at_ += size;
-  return out;
-}
-
 ReplaySession::ReplaySession(const ReplayOptions& options, unsigned number, unsigned threads, uint64_t block)
     : options_(options), number_(number), threads_(threads), model_(ListModel(options.directory, options.limit)),
       random_(options.seed) {
-  uint64_t largest = 0;
-  for (const ModelFile& file : model_.shards) largest = std::max(largest, file.size);
-  block = std::min(block, (largest + kHugePage) / kHugePage * kHugePage);
   const uint64_t whole = std::min(options.ring, (model_.bytes() + kHugePage) / kHugePage * kHugePage);
-  const uint64_t each = std::max(block, whole / threads / kHugePage * kHugePage);
+  const uint64_t each = std::max({block, whole / threads / kHugePage * kHugePage, kHugePage});
   memory_ = HugeMemory(each * threads);
   for (unsigned i = 0; i < threads; ++i) rings_.emplace_back(memory_.data() + i * each, each);
 }

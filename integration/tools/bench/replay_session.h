@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "fusefs/base/file.h"
+#include "integration/tools/bench/memory.h"
 #include "integration/tools/bench/replay_files.h"
 
 namespace headrace::bench {
@@ -32,37 +33,6 @@ struct ReplayOptions {
   uint64_t ring = 0;   // bytes of destination memory of this process
   uint64_t seed = 1;
   bool sampled = false;
-};
-
-// Memory of huge pages, all of it touched.
-class HugeMemory {
- public:
-  HugeMemory() = default;
-  explicit HugeMemory(uint64_t size);
-  ~HugeMemory();
-  HugeMemory(HugeMemory&& other) noexcept;
-  HugeMemory& operator=(HugeMemory&& other) noexcept;
-  uint8_t* data() const { return data_; }
-  uint64_t size() const { return size_; }
-
- private:
-  void* map_ = nullptr;
-  uint64_t map_size_ = 0;
-  uint8_t* data_ = nullptr;
-  uint64_t size_ = 0;
-};
-
-class Ring {
- public:
-  Ring(uint8_t* base, uint64_t size) : base_(base), size_(size) {}
-  // The next `size` bytes, page-aligned; never more than size().
-  uint8_t* Next(uint64_t size);
-  uint64_t size() const { return size_; }
-
- private:
-  uint8_t* base_;
-  uint64_t size_;
-  uint64_t at_ = 0;
 };
 
 // What a process found; plain data, because it crosses fork by shared memory. Times are monotonic seconds.
@@ -122,7 +92,7 @@ class ReplaySession {
 struct Pattern {
   const char* name;
   unsigned threads;
-  uint64_t block;  // bytes that a thread has in its hands at once
+  uint64_t block;  // bytes that a thread has in its hands at once; 0: as many as there are
   void (*run)(ReplaySession&);
 };
 const Pattern* FindPattern(const std::string& name);
