@@ -24,7 +24,8 @@ void Content::Track(uint64_t offset, uint64_t size) {
   if (spec_.size <= core_->options.small_file_bytes) return;  // FetchAll had its turn
   if (!tracker_.OnRead(kind_, offset, size, std::chrono::steady_clock::now())) return;
   const std::shared_ptr<Planner> planner = core_->planner();
-  if (planner && Plannable()) planner->Want(shared_from_this());
+  // Also when all of it is here already: what comes next may not be.
+  if (planner && file_ && file_->usable()) planner->Want(shared_from_this());
 }
 
 void Content::Replan() {
