@@ -39,14 +39,21 @@ class Demo:
         self.model_bytes = 0
         self.wrong = []
 
-    def prepare(self):
-        needed = int(self.options.size_gib * GIB * 4.5) + GIB
+    def needed_bytes(self):
+        """Of disk: the model, its blobs, and each column's copy."""
+        return int(self.options.size_gib * GIB * 4.5) + GIB
+
+    def make_model(self):
+        shard = 1.0 if self.options.size_gib >= 1 else max(0.01, self.options.size_gib / 4)
+        return make_model(self.box, self.options.size_gib, shard)
+
+    def prepare(self, modelcar=True):
+        needed = self.needed_bytes()
         free = shutil.disk_usage(self.box.directory).free
         check(free > needed, f"{self.box.directory.parent} has {free / GIB:.1f} GiB free; a model of this size needs "
               f"{needed / GIB:.1f} GiB (HEADRACE_TMP names another directory)")
-        shard = 1.0 if self.options.size_gib >= 1 else max(0.01, self.options.size_gib / 4)
         say(f"making a model of {self.options.size_gib:g} GiB")
-        model, self.sums, self.model_bytes = make_model(self.box, self.options.size_gib, shard)
+        model, self.sums, self.model_bytes = self.make_model()
         Registry(self.box)
         programs = program_directory(self.box)
         say("building and pushing the images with `headrace build`")
@@ -54,8 +61,9 @@ class Demo:
         headrace_build(programs, READER, "--path-prefix", "/", "--entrypoint", "/model-reader")
         headrace_build(model, MODEL, "--path-prefix", "/models")
         say(f"{MODEL} is pushed")
-        headrace_build(model, MODELCAR, "--path-prefix", "/models", "--base", programs, "--entrypoint", "/pause")
-        say(f"{MODELCAR} is pushed")
+        if modelcar:
+            headrace_build(model, MODELCAR, "--path-prefix", "/models", "--base", programs, "--entrypoint", "/pause")
+            say(f"{MODELCAR} is pushed")
         shutil.rmtree(model)
 
     def _check(self, report, what):
@@ -89,7 +97,7 @@ class Demo:
                 "fetched_bytes_at_running": fetched,
                 "warm_s": round((warm["all_read_ns"] - warm["start_ns"]) / 1e9, 3)}
 
-    def _volume_pod(self, containerd, gate):
+    def volume_pod(self, containerd, gate):
         return Pod(containerd, "volume", [{
             "name": "reader", "image": READER, "args": ["/model", "--wait-for", "/gate/open", "--repeat", "2"],
             "mounts": [{"container_path": "/model", "image": MODEL}, gate]}])
@@ -112,12 +120,12 @@ class Demo:
         shutil.rmtree(headrace.root)
         return figures
 
-    def with_overlayfs(self):
+    def with_overlayfs(self, name="overlayfs"):
         what = "overlayfs"
         os.sync()
         say(f"{what}: fresh containerd")
-        containerd = Containerd(self.box, "overlayfs")
-        figures = self._timed(containerd, MODEL, self._volume_pod, what)
+        containerd = Containerd(self.box, name)
+        figures = self._timed(containerd, MODEL, self.volume_pod, what)
         self._end(containerd)
         return figures
 
@@ -128,7 +136,7 @@ class Demo:
 
     def run(self):
         self.prepare()
-        lazy = self.with_headrace("lazy", MODEL, self._volume_pod, "Headrace, image volume")
+        lazy = self.with_headrace("lazy", MODEL, self.volume_pod, "Headrace, image volume")
         modelcar = self.with_headrace("modelcar", MODELCAR, self._modelcar_pod, "Headrace, ModelCar")
         overlayfs = self.with_overlayfs()
         self.show(lazy, modelcar, overlayfs)

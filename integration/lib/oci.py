@@ -57,6 +57,9 @@ class RegistryClient:
             raise Failed(f"{method} {self.host}{path}: {response.status} {content[:300]!r}")
         return response, content
 
+    def get(self, path):
+        return self._request("GET", path)[1]
+
     def manifest(self, repository, reference):
         response, content = self._request("GET", f"/v2/{repository}/manifests/{reference}", headers={
             "Accept": f"{MANIFEST}, application/vnd.oci.image.index.v1+json"})
@@ -92,8 +95,12 @@ class RegistryClient:
         return size
 
     def push_manifest(self, repository, tag, manifest):
-        self._request("PUT", f"/v2/{repository}/manifests/{tag}", body=json.dumps(manifest).encode(),
-                      headers={"Content-Type": MANIFEST}, expect=(201,))
+        self.push_bytes(repository, tag, json.dumps(manifest).encode(), MANIFEST)
+
+    def push_bytes(self, repository, reference, document, media_type):
+        """A manifest or index as it stands: its digest stays."""
+        self._request("PUT", f"/v2/{repository}/manifests/{reference}", body=document,
+                      headers={"Content-Type": media_type}, expect=(201,))
 
 
 def tar_of_directory(source, prefix, target):

@@ -13,7 +13,7 @@ REGISTRY = "127.0.0.1:5000"
 CAP_SYS_RESOURCE = 24
 
 
-def _port_answers(host):
+def port_answers(host):
     name, _, port = host.partition(":")
     try:
         socket.create_connection((name, int(port)), 1).close()
@@ -40,13 +40,18 @@ class Registry:
         config.write_text(f"version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n"
                           f"storage: {{filesystem: {{rootdirectory: {self.root}}}}}\nhttp: {{addr: '{host}'}}\n")
         self.daemon = Daemon(box, "registry", [program, "serve", config], {"OTEL_TRACES_EXPORTER": "none"})
-        self.daemon.wait_until(lambda: _port_answers(host), f"a registry on {host}")
+        self.daemon.wait_until(lambda: port_answers(host), f"a registry on {host}")
 
 
 class Headrace:
-    """headrace-fused and headrace-snapshotter with all their state below one directory."""
+    """headrace-fused and headrace-snapshotter with all their state below one directory.
 
-    def __init__(self, box, name="headrace"):
+    prefix: a command that runs them elsewhere (another network namespace); fused: further arguments of headrace-fused.
+    """
+
+    plugin = "headrace"  # containerd's name for it
+
+    def __init__(self, box, name="headrace", prefix=(), fused_arguments=()):
         self.root = box.path(name)
         self.socket = self.root / "snapshotter.sock"
         control = self.root / "control.sock"
@@ -55,10 +60,11 @@ class Headrace:
         fused = need_program(BUILD / "bin/headrace-fused", "headrace-fused")
         snapshotter = need_program(BUILD / "bin/headrace-snapshotter", "headrace-snapshotter")
         self.fused = Daemon(box, f"{name}-fused", [
-            fused, "--root", self.root / "fused", "--mountpoint", self.mount_point, "--control-socket", control])
+            *prefix, fused, "--root", self.root / "fused", "--mountpoint", self.mount_point, "--control-socket", control,
+            *fused_arguments])
         self.fused.wait_until(lambda: control.exists() and os.path.ismount(self.mount_point), "its mount and control socket")
         self.snapshotter = Daemon(box, f"{name}-snapshotter", [
-            snapshotter, "--root", self.root / "snapshotter", "--socket", self.socket, "--control-socket", control])
+            *prefix, snapshotter, "--root", self.root / "snapshotter", "--socket", self.socket, "--control-socket", control])
         self.snapshotter.wait_until(self.socket.exists, "its socket")
 
     def stop(self):
@@ -78,13 +84,15 @@ def headrace_convert(source, target, *options, timeout=3600):
 
 
 class Containerd:
-    """A private containerd. `version`: "2", "1.7" or "1.6"; `headrace`: None for containerd's own overlayfs."""
+    """A private containerd. `version`: "2", "1.7" or "1.6"; `headrace`: None for containerd's own overlayfs, or another
+    snapshotter with its plugin name, socket and root. prefix: a command that runs it elsewhere; hosts: its certs.d directory."""
 
-    def __init__(self, box, name, version="2", headrace=None, pause_image=f"{REGISTRY}/pause:1"):
+    def __init__(self, box, name, version="2", headrace=None, pause_image=f"{REGISTRY}/pause:1", prefix=(), hosts=None):
         self.box = box
         self.bin = DEPS / f"containerd-{version}/usr/bin"
         self.version = version
-        self.snapshotter = "headrace" if headrace else "overlayfs"
+        self.snapshotter = headrace.plugin if headrace else "overlayfs"
+        self.hosts = hosts
         program = need_program(self.bin / "containerd", f"containerd {version}")
         need_program(shutil.which("runc") or "/usr/sbin/runc", "runc")
         self.directory = box.path(name)
@@ -93,7 +101,7 @@ class Containerd:
         config = self.directory / "config.toml"
         maker = self._config_v3 if version == "2" else self._config_v2
         config.write_text(maker(headrace, pause_image))
-        self.daemon = Daemon(box, name, [program, "--config", config, "--log-level", "info"],
+        self.daemon = Daemon(box, name, [*prefix, program, "--config", config, "--log-level", "info"],
                              {"PATH": f"{self.bin}:{os.environ['PATH']}"})
         self.daemon.wait_until(self.socket.exists, "its socket")
         self.cri("ready", "--timeout", "30", timeout=60)
@@ -102,8 +110,8 @@ class Containerd:
         text = (f"root = '{self.directory}/root'\nstate = '{self.state}/state'\n"
                 f"[grpc]\n  address = '{self.socket}'\n[ttrpc]\n  address = '{self.socket}.ttrpc'\n")
         if headrace:
-            text += (f"[proxy_plugins.headrace]\n  type = 'snapshot'\n  address = '{headrace.socket}'\n"
-                     f"  [proxy_plugins.headrace.exports]\n    root = '{headrace.root}'\n"
+            text += (f"[proxy_plugins.{headrace.plugin}]\n  type = 'snapshot'\n  address = '{headrace.socket}'\n"
+                     f"  [proxy_plugins.{headrace.plugin}.exports]\n    root = '{headrace.root}'\n"
                      "    enable_remote_snapshot_annotations = 'true'\n")
         return text
 
@@ -115,9 +123,13 @@ class Containerd:
         if headrace:
             text += "  disable_snapshot_annotations = false\n"
         text += f"  [plugins.'io.containerd.cri.v1.images'.pinned_images]\n    sandbox = '{pause_image}'\n"
+        if self.hosts:
+            text += (f"  [plugins.'io.containerd.cri.v1.images'.registry]\n    config_path = '{self.hosts}'\n"
+                     "[plugins.'io.containerd.transfer.v1.local']\n  max_concurrent_downloads = 8\n"
+                     "  concurrent_layer_fetch_buffer = 8388608\n")
         if headrace:  # for `ctr images pull`, which uses the transfer service
             text += ("[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\n"
-                     "  platform = 'linux/amd64'\n  snapshotter = 'headrace'\n"
+                     f"  platform = 'linux/amd64'\n  snapshotter = '{self.snapshotter}'\n"
                      "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\n"
                      "  platform = 'linux/amd64'\n  snapshotter = 'overlayfs'\n")
         text += (f"[plugins.'io.containerd.cri.v1.runtime']\n  restrict_oom_score_adj = {restrict}\n"

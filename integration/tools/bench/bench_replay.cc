@@ -1,7 +1,7 @@
 // bench-replay: reads a model directory as a loader would and says how long that took.
 //
 //   bench-replay --pattern P1|P2|P2f|P3|P3s|P4|P5|P6|P7|P8|P9|P10 --dir DIR
-//                [--processes N] [--limit BYTES] [--expect FILE] [--checksum full|sampled] [--ring BYTES] [--seed N]
+//                [--like DIR] [--processes N] [--limit BYTES] [--expect FILE] [--checksum full|sampled] [--ring BYTES] [--seed N]
 // Prints {"pattern","processes","bytes","files","first_byte_s","open_s","resident_s","throughput","cpu_s","major_faults",
 // "checksum","checksum_mode"}. README.md beside this file says what each pattern does.
 #include <signal.h>
@@ -183,6 +183,8 @@ int main(int argc, char** argv) {
   std::string expect, checksum = "full";
   app.add_option("--pattern", options.pattern, "how to read: P1 ... P10")->required()->check(CLI::IsMember(PatternNames()));
   app.add_option("--dir", options.directory, "directory with *.safetensors")->required();
+  app.add_option("--like", options.like,
+                 "directory with the same files: allocate for these, then wait until --dir is there, so that nobody gets a head start");
   app.add_option("--processes", options.processes, "at once; P9 shares the bytes out, others read all in each (1; P9: 8)")
       ->check(CLI::Range(1u, kProcessesMax));
   AddBytes(app, "--limit", options.limit, "only the first bytes of the shards");

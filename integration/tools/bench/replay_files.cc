@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <cctype>
+#include <chrono>
 #include <filesystem>
+#include <thread>
 
 #include "integration/tools/bench/common.h"
 
@@ -11,6 +13,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+constexpr double kWaitSeconds = 60;
+constexpr std::chrono::microseconds kWaitStep{100};  // small beside a round trip
 constexpr uint64_t kHeaderBytesMax = 100'000'000;  // what safetensors accepts
 
 // Order of names in which "shard-9" comes before "shard-10", as loaders sort.
@@ -85,6 +89,17 @@ Model ListModel(const std::string& directory, uint64_t limit) {
   }
   if (model.shards.empty()) Fail(directory + " has no *.safetensors");
   return model;
+}
+
+void MoveTo(const std::string& directory, Model& model) {
+  const double give_up = Now() + kWaitSeconds;
+  while (!fs::exists(directory)) {
+    if (Now() > give_up) Fail(directory + " did not appear");
+    std::this_thread::sleep_for(kWaitStep);
+  }
+  for (std::vector<ModelFile>* files : {&model.shards, &model.documents}) {
+    for (ModelFile& file : *files) file.path = fs::path(directory) / fs::path(file.path).filename();
+  }
 }
 
 uint64_t HeaderBytes(std::span<const uint8_t, 8> head, uint64_t file_size) {

@@ -38,6 +38,9 @@ struct Model {
 // *.safetensors of `directory`, at most `limit` bytes of them in all (0: everything). Numbers in names count as numbers.
 Model ListModel(const std::string& directory, uint64_t limit);
 
+// Waits until `directory` is there (a minute at most), then makes the paths of `model` those of the same names in it.
+void MoveTo(const std::string& directory, Model& model);
+
 // Bytes that the header takes, its length field included; 0 if there is no sensible one. `head`: the first 8 bytes.
 uint64_t HeaderBytes(std::span<const uint8_t, 8> head, uint64_t file_size);
 

@@ -33,12 +33,13 @@ const Pattern kPatterns[] = {
 }  // namespace
 
 ReplaySession::ReplaySession(const ReplayOptions& options, unsigned number, unsigned threads, uint64_t block)
-    : options_(options), number_(number), threads_(threads), model_(ListModel(options.directory, options.limit)),
-      random_(options.seed) {
+    : options_(options), number_(number), threads_(threads),
+      model_(ListModel(options.like.empty() ? options.directory : options.like, options.limit)), random_(options.seed) {
   const uint64_t whole = std::min(options.ring, (model_.bytes() + kHugePage) / kHugePage * kHugePage);
   const uint64_t each = std::max({block, whole / threads / kHugePage * kHugePage, kHugePage});
   memory_ = HugeMemory(each * threads);
   for (unsigned i = 0; i < threads; ++i) rings_.emplace_back(memory_.data() + i * each, each);
+  if (!options.like.empty()) MoveTo(options.directory, model_);
 }
 
 UniqueFd ReplaySession::Open(const ModelFile& file, int flags) {

@@ -28,6 +28,7 @@ namespace headrace::bench {
 struct ReplayOptions {
   std::string pattern;
   std::string directory;
+  std::string like;  // directory of the same files: the memory is ready before `directory` is there; "" = it is there
   unsigned processes = 1;
   uint64_t limit = 0;  // 0: everything
   uint64_t ring = 0;   // bytes of destination memory of this process

@@ -1,0 +1,184 @@
+"""Suites cold, fanout and cpu: what a loader waits for when nothing is here yet."""
+
+import time
+
+from bench_core import drop_caches
+from bench_net import PLAIN_RTT_MS, Link
+from bench_parts import Fused, Loader
+from sandbox import Failed, say
+
+PATTERNS = ("P1", "P2", "P2f", "P3", "P3s", "P4", "P5", "P6", "P7", "P8", "P9", "P10")
+RATES = ("1Gbit", "2.5Gbit", "5Gbit")
+LATENCIES = ("0.2ms", "5ms", "20ms", "50ms")
+LOADER_READY_S = 0.5  # a GiB of huge pages is allocated in a tenth of that
+QUICK = ("P1/1Gbit/20ms", "P2/1Gbit/20ms", "P4/1Gbit/20ms", "P2/2.5Gbit/50ms", "P4/2.5Gbit/50ms",
+         "P2/5Gbit/0.2ms", "P3/5Gbit/0.2ms", "P4/5Gbit/0.2ms", "P2/unshaped/0.2ms", "P8/unshaped/0.2ms")
+
+
+def cold_cells(bench, quick=QUICK, standard=()):
+    """[(rate, latency, [pattern])] of what was asked for; a named cell need not be one of the standard ones."""
+    names = list(standard)
+    if not names:
+        names = [f"{pattern}/{rate}/{latency}" for rate in RATES for latency in LATENCIES for pattern in PATTERNS]
+        names += [f"{pattern}/unshaped/0.2ms" for pattern in PATTERNS]
+    for cell in bench.options.cells:
+        cell = "/".join(cell.split("/")[:3])
+        if cell.count("/") == 2 and not set(cell) & set("*?[") and cell not in names:
+            names.append(cell)
+    if bench.options.quick and not bench.options.cells:
+        names = list(quick)
+    links = {}
+    for name in names:
+        pattern, rate, latency = name.split("/")
+        if bench.wanted(name) and pattern in PATTERNS:
+            links.setdefault((rate, latency), []).append(pattern)
+    return [(rate, latency, patterns) for (rate, latency), patterns in links.items()]
+
+
+def cold_run(bench, model, link, pattern, **more):
+    """One cold reading: fresh daemon, empty cache, dropped caches. more: processes, settings, cgroup, timeout, rest."""
+    bench.wait_for_quiet()
+    drop_caches()
+    wire_s = model.compressed * 8 / link.bits if link.bits else model.bytes / 1e9
+    timeout = more.get("timeout") or 60 + 8 * wire_s
+    checksum = model.checksum(pattern)
+    fused = Fused(bench, link, more.get("settings"), more.get("cgroup"))
+    loader = Loader(bench, pattern, None, more.get("processes"), checksum, like=model.directory)
+    try:
+        link.reset_stats()
+        time.sleep(LOADER_READY_S)
+        view, start_s = fused.mount(model.served)
+        loader.show(view / "models")
+        report = loader.result(timeout)
+        since_mount = time.monotonic() - fused.mounted_at
+        if pattern != "P1":  # after P1 a background fill would go on; only its latencies count
+            fused.wait_until_at_rest()
+        stats = link.stats()
+        return {**report, "start_s": start_s, "since_mount_s": since_mount, "daemon_cpu_s": fused.cpu_seconds(),
+                "rss_mib": fused.memory_mib(), "blob_bytes": stats["blob_bytes"], "requests": stats["requests"],
+                "max_connections": stats.get("max_connections")}
+    except Failed:
+        if fused.daemon.process.poll() is not None:
+            say(fused.daemon.tail())
+        raise
+    finally:
+        loader.kill()
+        fused.stop()
+
+
+class LinkRuns:
+    """The runs of one link, interleaved: in each round the wire control once, then every pattern once."""
+
+    def __init__(self, bench, suite, model, link):
+        self.bench, self.suite, self.model, self.link = bench, suite, model, link
+        self.wire = []
+        self.samples = {}
+        self.broken = set()
+
+    def round(self, cells):
+        """cells: {case: (pattern, more)}"""
+        bench, link = self.bench, self.link
+        bench.wait_for_quiet()
+        self.wire.append(self.model.wire(link)["seconds"])
+        say(f"{link.rate}/{link.latency}: wire control {self.wire[-1]:.2f} s")
+        for case, (pattern, more) in cells.items():
+            if case in self.broken:
+                continue
+            try:
+                run = cold_run(bench, self.model, link, pattern, **more)
+            except Failed as error:
+                self.broken.add(case)
+                bench.failed(f"{self.suite} {case}", error)
+                continue
+            self.samples.setdefault(case, []).append(run)
+            say(f"{case}: resident {run['resident_s']:.2f} s, first byte {1000 * run['first_byte_s']:.1f} ms, "
+                f"amplification {run['blob_bytes'] / self.model.compressed:.3f}, daemon {run['daemon_cpu_s']:.2f} CPU s, "
+                f"{run['rss_mib']:.0f} MiB, {run['requests']} requests")
+
+    def limit(self):
+        """Target of resident_s: 1.05 x what the wire takes + 0.3 s, or 1.10 x the CPU floor where that is more."""
+        wire = self.model.compressed * 8 / self.link.bits if self.link.bits else sorted(self.wire)[len(self.wire) // 2]
+        return max(1.05 * wire + 0.3, 1.10 * self.model.cpu_floor()["seconds"])
+
+    def report(self, cells):
+        for case, runs in self.samples.items():
+            self._report_case(case, cells[case][0], runs)
+
+    def _report_case(self, case, pattern, runs):
+        bench, model, link = self.bench, self.model, self.link
+        wire = sorted(self.wire)[len(self.wire) // 2]
+        rtt = link.measured_rtt_ms / 1000
+
+        def column(key, scale=1.0):
+            return [run[key] * scale for run in runs]
+        whole = pattern != "P1"
+        bench.record(self.suite, case, "resident_s", column("resident_s"), "s", control=wire if whole else None,
+                     limit=self.limit() if whole else None, note="control: parallel range GETs to /dev/null on the same link")
+        delayed = link.rtt_ms > PLAIN_RTT_MS
+        bench.record(self.suite, case, "first_byte_s", column("first_byte_s"), "s", control=rtt,
+                     limit=2.2 * link.rtt_ms / 1000 if delayed and pattern in ("P1", "P2") else None,
+                     note="control: one round trip")
+        bench.record(self.suite, case, "start_s", column("start_s"), "s", note="Mount calls of all layers; no containerd")
+        if not whole:
+            return
+        bench.record(self.suite, case, "throughput", column("throughput", 1e-6), "MB/s",
+                     control=model.weights / wire / 1e6, note="decoded bytes; control: the wire floor's")
+        bench.record(self.suite, case, "wire_amplification", column("blob_bytes", 1 / model.compressed), "x",
+                     control=1.0, limit=1.01)
+        floor = model.cpu_floor()
+        bench.record(self.suite, case, "cpu_s_per_gb", column("daemon_cpu_s", 1e9 / model.bytes), "s/GB",
+                     control=floor["cpu_s"] / floor["bytes"] * 1e9, limit=1.3 * floor["cpu_s"] / floor["bytes"] * 1e9,
+                     note="user + system of headrace-fused only; control: sha256 + zstd + one copy")
+        bench.record(self.suite, case, "rss_mib", column("rss_mib"), "MiB", note="highest VmRSS of headrace-fused")
+        bench.record(self.suite, case, "loader_cpu_s", column("cpu_s"), "s", note="user + system of the loader")
+
+
+def run_on_link(bench, suite, model, rate, latency, cells, rounds):
+    """Makes the link, does the rounds, reports. Results so far survive a failure."""
+    link = Link(bench, rate, latency)
+    runs = LinkRuns(bench, suite, model, link)
+    try:
+        link.serve(model.served)
+        for number in range(rounds):
+            wire_s = model.compressed * 8 / link.bits if link.bits else 2
+            bench.spend((wire_s + 8) * (len(cells) + 1), f"{rate}/{latency}, round {number + 1}")
+            runs.round(cells)
+    finally:
+        runs.report(cells)
+        bench.write()
+        link.close()
+
+
+def suite_cold(bench, model):
+    for rate, latency, patterns in cold_cells(bench):
+        cells = {f"{pattern}/{rate}/{latency}": (pattern, {}) for pattern in patterns}
+        bench.attempt(f"cold */{rate}/{latency}", run_on_link, bench, "cold", model, rate, latency, cells, bench.runs(3))
+    _compare_p2_with_p4(bench)
+
+
+def _compare_p2_with_p4(bench):
+    """Target: one thread that maps reads about as fast as eight threads that pread."""
+    values = {result["case"]: result["value"] for result in bench.results
+              if result["suite"] == "cold" and result["metric"] == "resident_s"}
+    for case, value in values.items():
+        other = values.get(case.replace("P2/", "P4/", 1))
+        if case.startswith("P2/") and other:
+            bench.record("cold", case, "resident_p2_by_p4", [value / other], "x", control=1.0, limit=1.15)
+
+
+def suite_fanout(bench, model):
+    """1, 2, 4 and 8 processes that share the tensors of the same cold files (P9)."""
+    processes = (1, 8) if bench.options.quick else (1, 2, 4, 8)
+    for rate, latency in (("5Gbit", "0.2ms"),) if bench.options.quick else (("2.5Gbit", "20ms"), ("5Gbit", "0.2ms")):
+        cells = {f"P9x{count}/{rate}/{latency}": ("P9", {"processes": count}) for count in processes
+                 if bench.wanted(f"P9x{count}/{rate}/{latency}")}
+        if cells:
+            bench.attempt(f"fanout */{rate}/{latency}", run_on_link, bench, "fanout", model, rate, latency, cells, bench.runs(3))
+
+
+def suite_cpu(bench, model):
+    """CPU seconds a GB read cold, on an unshaped link, against sha256 + zstd + one copy of the same bytes."""
+    patterns = ("P4",) if bench.options.quick else ("P2", "P4", "P7", "P8")
+    cells = {f"{pattern}/unshaped/0.2ms": (pattern, {}) for pattern in patterns if bench.wanted(f"{pattern}/unshaped/0.2ms")}
+    if cells:
+        bench.attempt("cpu", run_on_link, bench, "cpu", model, "unshaped", "0.2ms", cells, bench.runs(5))
