@@ -1,10 +1,12 @@
-// What every daemon of ours does to its process: tells its supervisor how far it is, and takes the descriptors it may have.
+// What every daemon of ours does to its process: tells its supervisor how far it is, takes the descriptors it may have, and keeps its
+// directory to itself.
 // Any thread; nothing blocks.
 #ifndef HEADRACE_FUSEFS_BASE_PROCESS_H_
 #define HEADRACE_FUSEFS_BASE_PROCESS_H_
 
 #include <string>
 
+#include "fusefs/base/file.h"
 #include "fusefs/base/status.h"
 
 namespace headrace {
@@ -15,6 +17,10 @@ Status NotifySupervisor(const std::string& state);
 
 // Raises RLIMIT_NOFILE to its hard limit: every open content holds two or three descriptors, every level of a tree walk one.
 Status RaiseDescriptorLimit();
+
+// Makes `root` if it is missing and locks it for this process, until the descriptor is closed: two processes on one root would remove
+// each other's files. FailedPrecondition if another one has the lock; `program` names it in the message.
+Result<UniqueFd> LockRoot(const std::string& root, const std::string& program);
 
 }  // namespace headrace
 
