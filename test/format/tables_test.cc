@@ -29,8 +29,8 @@ TEST(SeekTableTest, RoundTripAndLayout) {
   auto text = table.Serialize();
   ASSERT_OK(text);
   EXPECT_EQ(text->size(), 8u + 16 + 9);
-  EXPECT_EQ(GetU32(AsBytes(*text).data()), 0x184D2A5Eu);
-  EXPECT_EQ(GetU32(AsBytes(*text).last(4).data()), 0x8F92EAB1u);
+  EXPECT_EQ(LoadLe32(AsBytes(*text).data()), 0x184D2A5Eu);
+  EXPECT_EQ(LoadLe32(AsBytes(*text).last(4).data()), 0x8F92EAB1u);
   auto back = SeekTable::Parse(AsBytes(*text), 30 + text->size());
   ASSERT_OK(back);
   ASSERT_EQ(back->frames.size(), 2u);
