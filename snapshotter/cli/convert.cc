@@ -172,7 +172,7 @@ class Converter {
       progress_.AddTotal(manifest.layers[i].size);
     }
     std::vector<ConvertedLayer> results(todo.size());
-    const Lanes lanes = LanesFor(context_.jobs, todo.size());
+    const Lanes lanes = LanesFor(context_.jobs, todo.size(), options_.layer.chunk_size);
     HR_RETURN_IF_ERROR(RunJobs(todo.size(), lanes.parallel, [&](size_t i, const std::atomic<bool>& stop) -> Status {
       const Descriptor& layer = manifest.layers[todo[i]];
       Result<ConvertedLayer> converted = ConvertLayer(layer, config.diff_ids[todo[i]], lanes.threads, stop);
