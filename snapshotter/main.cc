@@ -1,12 +1,9 @@
 // headrace-snapshotter: containerd's proxy snapshotter. Makes the objects, serves until SIGTERM.
-#include <fcntl.h>
 #include <signal.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
-#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <thread>
@@ -43,17 +40,6 @@ Result<config::SnapshotterConfig> LoadSettings(const Flags& flags) {
   return settings;
 }
 
-// Two snapshotters on one root would remove each other's directories.
-Result<UniqueFd> LockRoot(const std::string& root) {
-  HR_RETURN_IF_ERROR(MakeDirs(root, 0700));
-  HR_ASSIGN_OR_RETURN(UniqueFd lock, OpenFile(root + "/lock", O_RDWR | O_CREAT, 0600));
-  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
-    return FailedPreconditionError(root + ": another headrace-snapshotter works on it (" + root +
-                                   "/lock is held)");
-  }
-  return lock;
-}
-
 void Notify(const std::string& state) {
   if (Status status = NotifySupervisor(state); !status.ok()) {
     log::Warn("the supervisor was not told state={} error=\"{}\"", state, status.ToString());
@@ -61,7 +47,7 @@ void Notify(const std::string& state) {
 }
 
 Status Run(const config::SnapshotterConfig& settings) {
-  HR_ASSIGN_OR_RETURN(UniqueFd lock, LockRoot(settings.root));
+  HR_ASSIGN_OR_RETURN(UniqueFd lock, LockRoot(settings.root, "headrace-snapshotter"));
   size_t slash = settings.socket.rfind('/');
   if (slash != std::string::npos && slash > 0)
     HR_RETURN_IF_ERROR(MakeDirs(settings.socket.substr(0, slash), 0711));

@@ -62,6 +62,11 @@ struct Sha256::Impl {
 
 Sha256::Sha256() : impl_(std::make_unique<Impl>()) { impl_->Reset(); }
 Sha256::~Sha256() = default;
+Sha256::Sha256(const Sha256& other) : impl_(std::make_unique<Impl>()) { *this = other; }
+Sha256& Sha256::operator=(const Sha256& other) {
+  HEADRACE_CHECK(impl_->ctx != nullptr && EVP_MD_CTX_copy_ex(impl_->ctx, other.impl_->ctx) == 1);
+  return *this;
+}
 Sha256::Sha256(Sha256&&) noexcept = default;
 Sha256& Sha256::operator=(Sha256&&) noexcept = default;
 

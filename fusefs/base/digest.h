@@ -42,6 +42,8 @@ class Sha256 {
  public:
   Sha256();
   ~Sha256();
+  Sha256(const Sha256& other);  // goes on from the bytes that `other` took
+  Sha256& operator=(const Sha256& other);
   Sha256(Sha256&&) noexcept;
   Sha256& operator=(Sha256&&) noexcept;
   void Update(std::span<const uint8_t> data);

@@ -1,5 +1,7 @@
 #include "fusefs/base/process.h"
 
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -12,7 +14,6 @@
 #include <cstring>
 #include <string_view>
 
-#include "fusefs/base/file.h"
 #include "fusefs/base/text.h"
 
 namespace headrace {
@@ -33,6 +34,16 @@ Status NotifySupervisor(const std::string& state) {
                           reinterpret_cast<const sockaddr*>(&address), size);
   if (sent < 0) return Status::FromErrno(errno, "send to NOTIFY_SOCKET");
   return OkStatus();
+}
+
+Result<UniqueFd> LockRoot(const std::string& root, const std::string& program) {
+  HR_RETURN_IF_ERROR(MakeDirs(root));
+  HR_ASSIGN_OR_RETURN(UniqueFd lock, OpenFile(root + "/lock", O_RDWR | O_CREAT));
+  if (::flock(lock.get(), LOCK_EX | LOCK_NB) != 0) {
+    if (errno != EWOULDBLOCK) return Status::FromErrno(errno, "lock " + root);
+    return FailedPreconditionError("another " + program + " uses " + root + " (" + root + "/lock is held)");
+  }
+  return lock;
 }
 
 Status RaiseDescriptorLimit() {

@@ -1,4 +1,5 @@
-// What every daemon of ours does to its process: tells its supervisor how far it is, and takes the descriptors it may have.
+// What every daemon of ours does to its process: tells its supervisor how far it is, takes the descriptors it may have, and keeps its
+// directory to itself.
 // Any thread; nothing blocks.
 #ifndef HEADRACE_FUSEFS_BASE_PROCESS_H_
 #define HEADRACE_FUSEFS_BASE_PROCESS_H_
@@ -6,6 +7,7 @@
 #include <cstdint>
 #include <string>
 
+#include "fusefs/base/file.h"
 #include "fusefs/base/status.h"
 
 namespace headrace {
@@ -19,6 +21,10 @@ Status RaiseDescriptorLimit();
 
 // Bytes of memory that this process may use: the machine's, or less if a control group (version 2) of its says so. Reads a few small files.
 uint64_t MemoryLimit();
+
+// Makes `root` if it is missing and locks it for this process, until the descriptor is closed: two processes on one root would remove
+// each other's files. FailedPrecondition if another one has the lock; `program` names it in the message.
+Result<UniqueFd> LockRoot(const std::string& root, const std::string& program);
 
 }  // namespace headrace
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include "fusefs/base/little_endian.h"
 #include "fusefs/base/log.h"
 #include "fusefs/cache/map_format.h"
 #include "fusefs/cache/store_shared.h"

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "fusefs/base/file.h"
+#include "fusefs/base/little_endian.h"
 #include "fusefs/base/log.h"
 #include "fusefs/cache/map_format.h"
 #include "fusefs/cache/store_shared.h"

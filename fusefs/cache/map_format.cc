@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "fusefs/base/little_endian.h"
+
 namespace headrace::cache {
 namespace {
 
@@ -10,10 +12,6 @@ constexpr std::string_view kHeaderMagic = "HRCMAP\r\n";  // 8 bytes; the line en
 constexpr std::string_view kSealMagic = "HRSEALED";
 constexpr size_t kSealChecksumAt = kMapSealSize - 8;
 constexpr size_t kHeaderChecksumAt = kMapHeaderSize - 8;
-
-void StoreLe32(uint8_t* bytes, uint32_t value) {
-  for (int i = 0; i < 4; ++i) bytes[i] = static_cast<uint8_t>(value >> (8 * i));
-}
 
 // The first 8 bytes of the SHA-256 of what stands before it.
 void PutChecksum(std::span<uint8_t> bytes, size_t at, const Digest& salt) {
@@ -24,16 +22,6 @@ void PutChecksum(std::span<uint8_t> bytes, size_t at, const Digest& salt) {
 }
 
 }  // namespace
-
-uint64_t LoadLe64(const uint8_t* bytes) {
-  uint64_t value = 0;
-  for (int i = 0; i < 8; ++i) value |= uint64_t{bytes[i]} << (8 * i);
-  return value;
-}
-
-void StoreLe64(uint8_t* bytes, uint64_t value) {
-  for (int i = 0; i < 8; ++i) bytes[i] = static_cast<uint8_t>(value >> (8 * i));
-}
 
 MapHeader EncodeHeader(const ContentSpec& spec) {
   MapHeader out{};

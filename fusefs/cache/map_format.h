@@ -39,9 +39,6 @@ uint64_t MarkSeed(const Digest& id, std::string_view boot_id);
 // The value that says "chunk `index` was verified in this boot"; never 0.
 uint64_t MarkOf(uint64_t seed, uint32_t index);
 
-uint64_t LoadLe64(const uint8_t* bytes);
-void StoreLe64(uint8_t* bytes, uint64_t value);
-
 }  // namespace headrace::cache
 
 #endif  // HEADRACE_FUSEFS_CACHE_MAP_FORMAT_H_

@@ -1,10 +1,6 @@
 #include "fusefs/daemon/daemon.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <chrono>
 #include <string>
 #include <utility>
@@ -45,7 +41,6 @@ class DaemonImpl : public Daemon {
   }
   const Metrics& metrics() const override { return metrics_; }
 
-  Status LockRoot();
   Status BuildDataPath();
   Status Serve(std::function<void()> on_end);
 
@@ -69,17 +64,8 @@ class DaemonImpl : public Daemon {
   std::unique_ptr<ControlServer> control_;
 };
 
-Status DaemonImpl::LockRoot() {
-  HR_RETURN_IF_ERROR(MakeDirs(config_.root));
-  HR_ASSIGN_OR_RETURN(lock_, OpenFile(config_.root + "/lock", O_RDWR | O_CREAT));
-  if (::flock(lock_.get(), LOCK_EX | LOCK_NB) != 0) {
-    if (errno == EWOULDBLOCK) return FailedPreconditionError("another headrace-fused uses " + config_.root);
-    return Status::FromErrno(errno, "lock " + config_.root);
-  }
-  return OkStatus();
-}
-
 Status DaemonImpl::BuildDataPath() {
+  HR_ASSIGN_OR_RETURN(lock_, LockRoot(config_.root, "headrace-fused"));
   timer_ = std::make_unique<Timer>("timer");
   unsigned decoders = config_.decode_threads != 0 ? static_cast<unsigned>(config_.decode_threads) : CoreCount();
   decode_pool_ = std::make_unique<ThreadPool>("decode", decoders);
@@ -141,7 +127,6 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
 
 Result<std::unique_ptr<Daemon>> Daemon::Create(const DaemonOptions& options, std::function<void()> on_end) {
   auto daemon = std::make_unique<DaemonImpl>(options);
-  HR_RETURN_IF_ERROR(daemon->LockRoot());
   HR_RETURN_IF_ERROR(daemon->BuildDataPath());
   HR_RETURN_IF_ERROR(daemon->Serve(std::move(on_end)));
   return std::unique_ptr<Daemon>(std::move(daemon));

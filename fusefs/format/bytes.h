@@ -1,4 +1,4 @@
-// Little-endian integers in byte strings, and zstd's skippable frame header (RFC 8878 section 3.1.2). Internal to format/.
+// Little-endian integers at the end of byte strings, and zstd's skippable frame header (RFC 8878 section 3.1.2). Internal to format/.
 #ifndef HEADRACE_FUSEFS_FORMAT_BYTES_H_
 #define HEADRACE_FUSEFS_FORMAT_BYTES_H_
 
@@ -7,28 +7,27 @@
 #include <string>
 #include <string_view>
 
+#include "fusefs/base/little_endian.h"
+
 namespace headrace::format {
 
 inline constexpr uint32_t kSkippableMagicChunked = 0x184D2A50;  // zstd:chunked trailer
 inline constexpr uint32_t kSkippableMagicSeek = 0x184D2A5E;     // seek table
 inline constexpr uint64_t kSkippableHeaderSize = 8;
 
-inline void PutU32(std::string& out, uint32_t v) {
-  for (int i = 0; i < 4; ++i) out.push_back(static_cast<char>((v >> (8 * i)) & 0xff));
+inline void AppendLe32(std::string& out, uint32_t value) {
+  out.resize(out.size() + 4);
+  StoreLe32(reinterpret_cast<uint8_t*>(out.data() + out.size() - 4), value);
 }
-inline void PutU64(std::string& out, uint64_t v) {
-  for (int i = 0; i < 8; ++i) out.push_back(static_cast<char>((v >> (8 * i)) & 0xff));
+inline void AppendLe64(std::string& out, uint64_t value) {
+  out.resize(out.size() + 8);
+  StoreLe64(reinterpret_cast<uint8_t*>(out.data() + out.size() - 8), value);
 }
-// REQUIRES: 4 (8) bytes at `p`.
-inline uint32_t GetU32(const uint8_t* p) {
-  return uint32_t{p[0]} | uint32_t{p[1]} << 8 | uint32_t{p[2]} << 16 | uint32_t{p[3]} << 24;
-}
-inline uint64_t GetU64(const uint8_t* p) { return GetU32(p) | uint64_t{GetU32(p + 4)} << 32; }
 
 inline std::string SkippableHeader(uint32_t magic, uint32_t size) {
   std::string out;
-  PutU32(out, magic);
-  PutU32(out, size);
+  AppendLe32(out, magic);
+  AppendLe32(out, size);
   return out;
 }
 

@@ -19,7 +19,7 @@ Result<ChunkedFooter> ChunkedFooter::Parse(std::span<const uint8_t> bytes, uint6
   if (bytes.size() != kSize || AsText(bytes.subspan(56)) != kMagic) {
     return InvalidArgumentError("no zstd:chunked footer");
   }
-  const auto field = [&](size_t i) { return GetU64(&bytes[8 * i]); };
+  const auto field = [&](size_t i) { return LoadLe64(&bytes[8 * i]); };
   if (field(3) != kManifestTypeCrfs) {
     return InvalidArgumentError("zstd:chunked footer: manifest type " + std::to_string(field(3)) + " is unknown");
   }
@@ -46,7 +46,7 @@ Result<ChunkedFooter> ChunkedFooter::Find(std::span<const uint8_t> tail, uint64_
     return OutOfRangeError("the last " + std::to_string(wanted) + " bytes of the blob are wanted");
   }
   std::span<const uint8_t> frame = tail.first(tail.size() - behind).last(kFrameSize);
-  if (GetU32(&frame[0]) != kSkippableMagicChunked || GetU32(&frame[4]) != kSize) {
+  if (LoadLe32(&frame[0]) != kSkippableMagicChunked || LoadLe32(&frame[4]) != kSize) {
     return InvalidArgumentError("no zstd:chunked footer");
   }
   return Parse(frame.last(kSize), blob_size);
@@ -56,7 +56,7 @@ std::string ChunkedFooter::Serialize() const {
   std::string out;
   for (uint64_t v : {toc_offset, toc_compressed_size, toc_uncompressed_size, kManifestTypeCrfs,
                      tar_split_offset, tar_split_compressed_size, tar_split_uncompressed_size}) {
-    PutU64(out, v);
+    AppendLe64(out, v);
   }
   return out.append(kMagic);
 }

@@ -1,5 +1,7 @@
 #include "fusefs/format/frame_pipeline.h"
 
+#include <array>
+#include <span>
 #include <string>
 #include <system_error>
 
@@ -9,18 +11,17 @@ namespace headrace::format {
 
 void FrameJob::Reset() {
   data.clear();
+  pieces.clear();
   marks.clear();
-  is_content = first_of_file = last_of_file = false;
-  hash_file = true;
-  entry = file_offset = file_crc = 0;
-  digest = file_digest = Digest();
   status = OkStatus();
-  steps_left = 3;
+  frames_size_ = 0;
+  compressed_ = false;
+  steps_left_ = 3;
 }
 
 Result<std::unique_ptr<FramePipeline>> FramePipeline::Create(unsigned threads, int zstd_level, Done done) {
   std::unique_ptr<FramePipeline> pipeline(new FramePipeline(std::move(done)));
-  pipeline->capacity_ = threads + 2;
+  pipeline->capacity_ = size_t{threads} + 2;
   for (unsigned i = 0; i < threads; ++i) {
     HR_ASSIGN_OR_RETURN(auto compressor, FrameCompressor::Create(zstd_level));
     pipeline->compressors_.push_back(std::move(compressor));
@@ -73,10 +74,10 @@ Status FramePipeline::HandOut(size_t keep) {
     {
       std::unique_lock lock(mu_);
       if (jobs_.size() <= keep) {
-        if (jobs_.empty() || jobs_.front()->steps_left > 0) return OkStatus();
+        if (jobs_.empty() || jobs_.front()->steps_left_ > 0) return OkStatus();
       } else {
         // Only our own threads' computing is waited for; it always ends.
-        finished_.wait(lock, [this] { return jobs_.front()->steps_left == 0; });
+        finished_.wait(lock, [this] { return jobs_.front()->steps_left_ == 0; });
       }
       job = std::move(jobs_.front());
       jobs_.pop_front();
@@ -98,57 +99,91 @@ void FramePipeline::Run(FrameCompressor& compressor) {
 // The steps that must go in order come first: everything behind them waits for them.
 bool FramePipeline::StepLocked(std::unique_lock<std::mutex>& lock, FrameCompressor& compressor) {
   FrameJob* job = nullptr;
-  bool* busy = nullptr;
-  if (!tar_busy_ && next_tar_ < end()) {
-    job = &At(next_tar_++);
-    busy = &tar_busy_;
-    tar_busy_ = true;
+  Status status;
+  if (!hash_busy_ && next_hash_ < end()) {
+    job = &At(next_hash_++);
+    hash_busy_ = true;
     lock.unlock();
-    tar_hash_.Update(job->data);
-  } else if (!content_busy_ && next_content_ < end()) {
-    job = &At(next_content_++);
-    busy = &content_busy_;
-    content_busy_ = true;
+    HashJob(*job);
+    lock.lock();
+    hash_busy_ = false;
+  } else if (!blob_busy_ && next_blob_ < end() && At(next_blob_).compressed_) {
+    job = &At(next_blob_++);
+    blob_busy_ = true;
     lock.unlock();
-    if (job->is_content && job->hash_file) HashContent(*job);
+    blob_hash_.Update(job->frames());
+    lock.lock();
+    blob_busy_ = false;
   } else if (next_compress_ < end()) {
     job = &At(next_compress_++);
     lock.unlock();
-    CompressJob(*job, compressor);
+    status = CompressJob(*job, compressor);
+    lock.lock();
+    job->status = std::move(status);
+    job->compressed_ = true;
   } else {
     return false;
   }
-  lock.lock();
-  if (busy != nullptr) {
-    *busy = false;
-    work_.notify_one();
-  }
-  // A file in one piece: its digest is the chunk's (CompressJob left it to HashContent).
-  if (--job->steps_left == 0) {
-    if (job->first_of_file && job->last_of_file && job->hash_file) job->digest = job->file_digest;
-    finished_.notify_one();
-  }
+  // This thread looks for work again at once, and takes what its step made possible; nobody else need wake up for that.
+  if (--job->steps_left_ == 0) finished_.notify_one();
   return true;
 }
 
-void FramePipeline::HashContent(FrameJob& job) {
-  file_hash_.Update(job.data);
-  file_crc_.Update(job.data);
-  if (!job.last_of_file) return;
-  job.file_digest = file_hash_.Finish();
-  job.file_crc = file_crc_.value();
-  file_crc_.Reset();
+void FramePipeline::HashJob(FrameJob& job) {
+  std::span<const uint8_t> rest = job.data;
+  for (FramePiece& piece : job.pieces) {
+    const std::span<const uint8_t> data = rest.first(piece.size);
+    rest = rest.subspan(piece.size);
+    if (piece.is_content) {
+      HashContent(piece, data);
+    } else {
+      tar_hash_.Update(data);
+    }
+  }
 }
 
-void FramePipeline::CompressJob(FrameJob& job, FrameCompressor& compressor) {
-  if (job.data.empty()) {
-    job.frame.clear();
+// The digests of tar, file and chunk in one pass (sha256_lane.h): three of them are most of what a layer costs beside compression.
+void FramePipeline::HashContent(FramePiece& piece, std::span<const uint8_t> data) {
+  Sha256Lane chunk_hash;
+  if (!piece.hash_file) {
+    UpdateLanes(std::array{&tar_hash_, &chunk_hash}, data);
+    piece.digest = chunk_hash.Finish();
     return;
   }
-  if (job.is_content && !(job.first_of_file && job.last_of_file && job.hash_file)) {
-    job.digest = Digest::Of(std::span<const uint8_t>(job.data));
+  file_crc_.Update(data);
+  if (piece.first_of_file) {
+    UpdateLanes(std::array{&tar_hash_, &file_hash_}, data);
+    if (!piece.last_of_file) chunk_hash = file_hash_;
+  } else {
+    UpdateLanes(std::array{&tar_hash_, &file_hash_, &chunk_hash}, data);
   }
-  job.status = compressor.Compress(job.data, job.frame);
+  if (piece.last_of_file) {
+    piece.file_digest = file_hash_.Finish();
+    piece.file_crc = file_crc_.value();
+    file_crc_.Reset();
+  }
+  // A file in one piece: its digest is the chunk's.
+  piece.digest = piece.first_of_file && piece.last_of_file ? piece.file_digest : chunk_hash.Finish();
+}
+
+Status FramePipeline::CompressJob(FrameJob& job, FrameCompressor& compressor) {
+  size_t bound = 0;
+  for (const FramePiece& piece : job.pieces) bound += FrameCompressor::FrameSizeMax(piece.size);
+  if (job.frames_capacity_ < bound) {
+    job.frames_ = std::make_unique_for_overwrite<uint8_t[]>(bound);
+    job.frames_capacity_ = bound;
+  }
+  std::span<uint8_t> room(job.frames_.get(), job.frames_capacity_);
+  std::span<const uint8_t> rest = job.data;
+  for (FramePiece& piece : job.pieces) {
+    const std::span<const uint8_t> data = rest.first(piece.size);
+    rest = rest.subspan(piece.size);
+    piece.frame_size = 0;
+    if (data.empty()) continue;
+    HR_ASSIGN_OR_RETURN(piece.frame_size, compressor.Compress(data, room.subspan(job.frames_size_)));
+    job.frames_size_ += piece.frame_size;
+  }
+  return OkStatus();
 }
 
 }  // namespace headrace::format

@@ -22,6 +22,8 @@ namespace {
 constexpr int kMetadataLevel = 9;  // TOC and tar-split: small beside the data, fetched at every mount
 // No header of an entry that others can read is longer (three special headers of 1 MiB); more is the end of the tar.
 constexpr uint64_t kSegmentMax = 4ull << 20;
+// Small pieces go through the pipeline together: handing a piece from thread to thread costs as much as compressing some KiB.
+constexpr uint64_t kJobBytes = 1ull << 20;
 
 Status TocTooLarge(uint64_t size) {
   return ResourceExhaustedError("table of contents would have more than " + HumanBytes(size) + " (the limit is " +
@@ -36,7 +38,7 @@ class LayerWriterImpl final : public LayerWriter, private TarReader::Handler {
 
   Status Init() {
     HR_ASSIGN_OR_RETURN(pipeline_, FramePipeline::Create(options_.threads, options_.zstd_level,
-                                                         [this](FrameJob& job) { return OnFrame(job); }));
+                                                         [this](FrameJob& job) { return OnJob(job); }));
     HR_ASSIGN_OR_RETURN(tar_split_, TarSplitWriter::Create(kMetadataLevel));
     return OkStatus();
   }
@@ -63,14 +65,20 @@ class LayerWriterImpl final : public LayerWriter, private TarReader::Handler {
   Status OnContent(std::span<const uint8_t> bytes) override;
   Status OnEntryEnd() override;
 
-  Status FlushRaw();
-  void StartChunk();
+  // The piece that is being collected is the last one of job_.
+  FramePiece& OpenPiece();
+  FramePiece& OpenRaw();
+  void Append(std::span<const uint8_t> bytes);
+  Status ClosePiece();
+  Status SubmitJob();
+  Status StartChunk();
   // From the pipeline, in order, on the same thread.
-  Status OnFrame(FrameJob& job);
-  Status OnMarks(const FrameJob& job);
-  Status OnContentFrame(const FrameJob& job);
+  Status OnJob(FrameJob& job);
+  Status OnRawFrame(std::string_view data, uint64_t begin, std::span<const FrameJob::Mark> marks);
+  Status OnContentFrame(const FramePiece& piece);
   Status FlushSegment();
 
+  void Account(uint64_t frame_size, uint64_t decoded_size);
   Status Emit(std::span<const uint8_t> bytes, uint64_t decoded_size);
   Status EmitSkippable(uint32_t magic, std::string_view payload);
   Status DoFinish(LayerSummary& summary);
@@ -84,37 +92,59 @@ class LayerWriterImpl final : public LayerWriter, private TarReader::Handler {
   std::unique_ptr<TarSplitWriter> tar_split_;
   Status failed_;
 
-  std::unique_ptr<FrameJob> raw_;      // headers and padding that are being collected
-  std::unique_ptr<FrameJob> content_;  // the chunk that is being collected
-  uint64_t chunk_left_ = 0;            // its bytes that must still come
-  size_t region_ = 0;                  // sparse files: the region it is in,
-  uint64_t region_begin_ = 0;          // and the stored bytes of the regions before that one
-  uint64_t stored_done_ = 0;           // bytes of the current file that are in chunks already or in this one
+  enum class Open { kNone, kRaw, kContent };
+  std::unique_ptr<FrameJob> job_;  // what is being collected
+  Open open_ = Open::kNone;        // what its last piece still takes: headers and padding, or the bytes of a chunk
+  uint64_t chunk_left_ = 0;        // bytes of the chunk that must still come
+  size_t region_ = 0;              // sparse files: the region it is in,
+  uint64_t region_begin_ = 0;      // and the stored bytes of the regions before that one
+  uint64_t stored_done_ = 0;       // bytes of the current file that are in chunks already or in this one
 
   std::vector<WrittenEntry> entries_;
   std::string segment_;  // tar-split: raw bytes since the last entry
   SeekTable seek_table_;
-  Sha256 blob_hash_;
   uint64_t blob_size_ = 0;
   uint64_t chunks_ = 0;
   uint64_t toc_size_min_ = 0;
   bool portable_ = true;  // containers/storage can take the layer by its table of contents
 };
 
-Status LayerWriterImpl::OnRaw(std::span<const uint8_t> bytes) {
-  while (!bytes.empty()) {
-    if (raw_ == nullptr) raw_ = pipeline_->NewJob();
-    const uint64_t n = std::min<uint64_t>(bytes.size(), options_.chunk_size - raw_->data.size());
-    raw_->data.insert(raw_->data.end(), bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(n));
-    bytes = bytes.subspan(n);
-    if (raw_->data.size() == options_.chunk_size) HR_RETURN_IF_ERROR(FlushRaw());
+FramePiece& LayerWriterImpl::OpenPiece() {
+  if (job_ == nullptr) {
+    job_ = pipeline_->NewJob();
+    job_->data.reserve(std::max(options_.chunk_size, kJobBytes));
   }
-  return OkStatus();
+  return job_->pieces.emplace_back();
 }
 
-Status LayerWriterImpl::FlushRaw() {
-  if (raw_ == nullptr) return OkStatus();
-  return pipeline_->Submit(std::move(raw_));
+FramePiece& LayerWriterImpl::OpenRaw() {
+  if (open_ == Open::kRaw) return job_->pieces.back();
+  open_ = Open::kRaw;
+  return OpenPiece();
+}
+
+void LayerWriterImpl::Append(std::span<const uint8_t> bytes) {
+  job_->data.insert(job_->data.end(), bytes.begin(), bytes.end());
+  job_->pieces.back().size += bytes.size();
+}
+
+Status LayerWriterImpl::ClosePiece() {
+  if (open_ == Open::kNone) return OkStatus();
+  open_ = Open::kNone;
+  return job_->data.size() < kJobBytes ? OkStatus() : SubmitJob();
+}
+
+Status LayerWriterImpl::SubmitJob() { return job_ == nullptr ? OkStatus() : pipeline_->Submit(std::move(job_)); }
+
+Status LayerWriterImpl::OnRaw(std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    const FramePiece& piece = OpenRaw();
+    const uint64_t n = std::min<uint64_t>(bytes.size(), options_.chunk_size - piece.size);
+    Append(bytes.first(n));
+    bytes = bytes.subspan(n);
+    if (piece.size == options_.chunk_size) HR_RETURN_IF_ERROR(ClosePiece());
+  }
+  return OkStatus();
 }
 
 Status LayerWriterImpl::OnEntry(const TarEntry& entry) {
@@ -132,62 +162,77 @@ Status LayerWriterImpl::OnEntry(const TarEntry& entry) {
   HR_ASSIGN_OR_RETURN(written.clean_name, CleanName(entry.name));
   written.tar = entry;
   portable_ = portable_ && IsPortable(entry);
-  if (raw_ == nullptr) raw_ = pipeline_->NewJob();
-  raw_->marks.push_back({raw_->data.size(), entries_.size()});
+  ++OpenRaw().marks;
+  job_->marks.push_back({job_->data.size(), entries_.size()});
   entries_.push_back(std::move(written));
   region_ = 0;
   region_begin_ = 0;
   stored_done_ = 0;
-  if (entry.stored_size > 0) return FlushRaw();
-  return OkStatus();
+  return entry.stored_size > 0 ? ClosePiece() : OkStatus();
 }
 
 // Chunks of plain files begin at multiples of the chunk size; those of sparse files also at each region.
-void LayerWriterImpl::StartChunk() {
+Status LayerWriterImpl::StartChunk() {
   const TarEntry& tar = entries_.back().tar;
-  content_ = pipeline_->NewJob();
-  content_->is_content = true;
-  content_->entry = entries_.size() - 1;
-  content_->hash_file = !tar.is_sparse;
-  content_->first_of_file = stored_done_ == 0;
+  const bool first = stored_done_ == 0;
   uint64_t left = tar.stored_size - stored_done_;
-  content_->file_offset = stored_done_;
+  uint64_t file_offset = stored_done_;
   if (tar.is_sparse) {
     while (stored_done_ - region_begin_ >= tar.sparse[region_].size) region_begin_ += tar.sparse[region_++].size;
     const uint64_t in_region = stored_done_ - region_begin_;
-    content_->file_offset = tar.sparse[region_].offset + in_region;
+    file_offset = tar.sparse[region_].offset + in_region;
     left = tar.sparse[region_].size - in_region;
   }
   chunk_left_ = std::min(left, options_.chunk_size);
   stored_done_ += chunk_left_;
-  content_->last_of_file = stored_done_ == tar.stored_size;
-  content_->data.reserve(chunk_left_);
+  if (job_ != nullptr && job_->data.size() + chunk_left_ > std::max(options_.chunk_size, kJobBytes)) {
+    HR_RETURN_IF_ERROR(SubmitJob());
+  }
+  FramePiece& piece = OpenPiece();
+  open_ = Open::kContent;
+  piece.is_content = true;
+  piece.first_of_file = first;
+  piece.last_of_file = stored_done_ == tar.stored_size;
+  piece.hash_file = !tar.is_sparse;
+  piece.entry = entries_.size() - 1;
+  piece.file_offset = file_offset;
+  return OkStatus();
 }
 
 Status LayerWriterImpl::OnContent(std::span<const uint8_t> bytes) {
   while (!bytes.empty()) {
-    if (content_ == nullptr) StartChunk();
+    if (open_ != Open::kContent) HR_RETURN_IF_ERROR(StartChunk());
     const uint64_t n = std::min<uint64_t>(bytes.size(), chunk_left_);
-    content_->data.insert(content_->data.end(), bytes.begin(), bytes.begin() + static_cast<ptrdiff_t>(n));
+    Append(bytes.first(n));
     bytes = bytes.subspan(n);
     chunk_left_ -= n;
-    if (chunk_left_ == 0) HR_RETURN_IF_ERROR(pipeline_->Submit(std::move(content_)));
+    if (chunk_left_ == 0) HR_RETURN_IF_ERROR(ClosePiece());
   }
   return OkStatus();
 }
 
 Status LayerWriterImpl::OnEntryEnd() { return OkStatus(); }
 
-Status LayerWriterImpl::OnFrame(FrameJob& job) {
-  if (job.is_content) return OnContentFrame(job);
-  HR_RETURN_IF_ERROR(Emit(job.frame, job.data.size()));
-  return OnMarks(job);
+Status LayerWriterImpl::OnJob(FrameJob& job) {
+  const std::string_view data = AsText(job.data);
+  uint64_t begin = 0;
+  std::span<const FrameJob::Mark> marks = job.marks;
+  for (const FramePiece& piece : job.pieces) {
+    if (piece.is_content) {
+      HR_RETURN_IF_ERROR(OnContentFrame(piece));
+    } else {
+      Account(piece.frame_size, piece.size);
+      HR_RETURN_IF_ERROR(OnRawFrame(data.substr(0, begin + piece.size), begin, marks.first(piece.marks)));
+      marks = marks.subspan(piece.marks);
+    }
+    begin += piece.size;
+  }
+  return job.frames().empty() ? OkStatus() : sink_(job.frames());
 }
 
-Status LayerWriterImpl::OnMarks(const FrameJob& job) {
-  std::string_view data = AsText(job.data);
-  uint64_t begin = 0;
-  for (const FrameJob::Mark& mark : job.marks) {
+// The raw bytes are those of `data` from `begin` on.
+Status LayerWriterImpl::OnRawFrame(std::string_view data, uint64_t begin, std::span<const FrameJob::Mark> marks) {
+  for (const FrameJob::Mark& mark : marks) {
     segment_ += data.substr(begin, mark.end - begin);
     begin = mark.end;
     HR_RETURN_IF_ERROR(FlushSegment());
@@ -204,14 +249,14 @@ Status LayerWriterImpl::FlushSegment() {
   return status;
 }
 
-Status LayerWriterImpl::OnContentFrame(const FrameJob& job) {
-  WrittenEntry& entry = entries_[job.entry];
+Status LayerWriterImpl::OnContentFrame(const FramePiece& piece) {
+  WrittenEntry& entry = entries_[piece.entry];
   Chunk chunk;
-  chunk.file_offset = job.file_offset;
-  chunk.size = job.data.size();
+  chunk.file_offset = piece.file_offset;
+  chunk.size = piece.size;
   chunk.blob_offset = blob_size_;
-  chunk.blob_size = job.frame.size();
-  chunk.digest = job.digest;
+  chunk.blob_size = piece.frame_size;
+  chunk.digest = piece.digest;
   const uint64_t covered = entry.chunks.empty() ? 0 : entry.chunks.back().file_offset + entry.chunks.back().size;
   if (chunk.file_offset > covered) {  // a hole of a sparse file
     entry.chunks.push_back({covered, chunk.file_offset - covered, blob_size_, 0, ChunkKind::kZeros, {}});
@@ -221,18 +266,24 @@ Status LayerWriterImpl::OnContentFrame(const FrameJob& job) {
   // Said as soon as it is certain, not after hours of compressing: each chunk takes about this much of the table.
   toc_size_min_ += entry.tar.name.size() + 160;
   if (chunks_ > limits::kChunksMax || toc_size_min_ > limits::kTocSizeMax) return TocTooLarge(toc_size_min_);
-  HR_RETURN_IF_ERROR(Emit(job.frame, job.data.size()));
-  if (!job.last_of_file) return OkStatus();
+  Account(piece.frame_size, piece.size);
+  if (!piece.last_of_file) return OkStatus();
   entry.end_offset = blob_size_;
-  entry.file_digest = job.file_digest;
-  return tar_split_->File(entry.tar.name, entry.tar.stored_size, job.file_crc);
+  entry.file_digest = piece.file_digest;
+  return tar_split_->File(entry.tar.name, entry.tar.stored_size, piece.file_crc);
 }
 
+void LayerWriterImpl::Account(uint64_t frame_size, uint64_t decoded_size) {
+  if (frame_size == 0) return;
+  seek_table_.frames.push_back({static_cast<uint32_t>(frame_size), static_cast<uint32_t>(decoded_size), {}});
+  blob_size_ += frame_size;
+}
+
+// What follows the frames of the pipeline. REQUIRES: it is drained.
 Status LayerWriterImpl::Emit(std::span<const uint8_t> bytes, uint64_t decoded_size) {
   if (bytes.empty()) return OkStatus();
-  seek_table_.frames.push_back({static_cast<uint32_t>(bytes.size()), static_cast<uint32_t>(decoded_size), {}});
-  blob_hash_.Update(bytes);
-  blob_size_ += bytes.size();
+  Account(bytes.size(), decoded_size);
+  pipeline_->blob_hash().Update(bytes);
   return sink_(bytes);
 }
 
@@ -272,7 +323,8 @@ Status LayerWriterImpl::WriteToc(const Digest& tar_split_digest, TocLocation& lo
 
 Status LayerWriterImpl::DoFinish(LayerSummary& summary) {
   HR_RETURN_IF_ERROR(reader_.Finish());
-  HR_RETURN_IF_ERROR(FlushRaw());
+  HR_RETURN_IF_ERROR(ClosePiece());
+  HR_RETURN_IF_ERROR(SubmitJob());
   HR_RETURN_IF_ERROR(pipeline_->Drain());
   HR_RETURN_IF_ERROR(FlushSegment());
   HR_RETURN_IF_ERROR(tar_split_->Finish());
@@ -293,7 +345,7 @@ Status LayerWriterImpl::DoFinish(LayerSummary& summary) {
   HR_ASSIGN_OR_RETURN(std::string table, seek_table_.Serialize());
   HR_RETURN_IF_ERROR(Emit(AsBytes(table), 0));
 
-  summary.blob_digest = blob_hash_.Finish();
+  summary.blob_digest = pipeline_->blob_hash().Finish();
   summary.blob_size = blob_size_;
   summary.toc.blob_size = blob_size_;
   summary.chunks = chunks_;

@@ -1,8 +1,9 @@
 // LayerWriter: an uncompressed tar stream in, a Headrace layer blob out (fusefs/format/README.md has the bytes).
 //
 // The tar is kept to the byte: the DiffID (its SHA-256) is what it was. The blob is a plain tar+zstd stream for everybody else.
-// One thread drives Write/Finish; compression runs on `options.threads` threads of the writer's own; memory is bounded by
-// about (2 * threads + 4) * chunk_size whatever the file size. Write blocks while the workers are behind.
+// One thread drives Write/Finish; digests and compression run on `options.threads` threads of the writer's own. Memory is
+// LayerWriterBuffers and what zstd needs for each thread (2 MiB at level 3, 100 MiB at level 19), whatever the file size, besides the
+// table of contents. Write blocks while the workers are behind.
 // Output is reproducible: the same tar and options give the same bytes (zstd library version being equal), whatever `threads` is.
 #ifndef HEADRACE_FUSEFS_FORMAT_LAYER_WRITER_H_
 #define HEADRACE_FUSEFS_FORMAT_LAYER_WRITER_H_
@@ -25,6 +26,9 @@ struct LayerWriterOptions {
   int zstd_level = 3;
   unsigned threads = 1;
 };
+
+// threads + 2 jobs under way and one that is filled, each with its bytes and its frames.
+constexpr uint64_t LayerWriterBuffers(unsigned threads, uint64_t chunk_size) { return (2 * uint64_t{threads} + 6) * chunk_size; }
 
 struct LayerSummary {
   Digest diff_id;       // SHA-256 of the tar

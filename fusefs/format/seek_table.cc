@@ -16,12 +16,12 @@ struct Footer {
 };
 
 Result<Footer> ParseFooter(std::span<const uint8_t> bytes) {
-  if (bytes.size() != SeekTable::kFooterSize || GetU32(&bytes[5]) != kFooterMagic) {
+  if (bytes.size() != SeekTable::kFooterSize || LoadLe32(&bytes[5]) != kFooterMagic) {
     return InvalidArgumentError("seek table: no footer");
   }
   const uint8_t descriptor = bytes[4];
   if ((descriptor & 0x7c) != 0) return InvalidArgumentError("seek table: reserved bits are set");
-  Footer footer{GetU32(&bytes[0]), (descriptor & 0x80) != 0};
+  Footer footer{LoadLe32(&bytes[0]), (descriptor & 0x80) != 0};
   if (footer.frames > limits::kSeekTableFramesMax) {
     return ResourceExhaustedError("seek table: " + std::to_string(footer.frames) + " frames");
   }
@@ -41,7 +41,7 @@ Result<SeekTable> SeekTable::Parse(std::span<const uint8_t> frame, uint64_t blob
   if (frame.size() != kSkippableHeaderSize + footer.EntriesSize() + kFooterSize || frame.size() > blob_size) {
     return InvalidArgumentError("seek table: size of the frame and number of entries differ");
   }
-  if (GetU32(&frame[0]) != kSkippableMagicSeek || GetU32(&frame[4]) != frame.size() - kSkippableHeaderSize) {
+  if (LoadLe32(&frame[0]) != kSkippableMagicSeek || LoadLe32(&frame[4]) != frame.size() - kSkippableHeaderSize) {
     return InvalidArgumentError("seek table: wrong frame header");
   }
   SeekTable table;
@@ -49,10 +49,10 @@ Result<SeekTable> SeekTable::Parse(std::span<const uint8_t> frame, uint64_t blob
   uint64_t total = frame.size();
   const uint8_t* p = &frame[kSkippableHeaderSize];
   for (uint64_t i = 0; i < footer.frames; ++i) {
-    SeekFrame out{GetU32(p), GetU32(p + 4), std::nullopt};
+    SeekFrame out{LoadLe32(p), LoadLe32(p + 4), std::nullopt};
     p += 8;
     if (footer.checksums) {
-      out.checksum = GetU32(p);
+      out.checksum = LoadLe32(p);
       p += 4;
     }
     if (out.compressed_size == 0 || out.decompressed_size > kFrameDecompressedMax) {
@@ -77,12 +77,12 @@ Result<std::string> SeekTable::Serialize() const {
   std::string out = SkippableHeader(kSkippableMagicSeek, static_cast<uint32_t>(size));
   out.reserve(kSkippableHeaderSize + size);
   for (const SeekFrame& frame : frames) {
-    PutU32(out, frame.compressed_size);
-    PutU32(out, frame.decompressed_size);
+    AppendLe32(out, frame.compressed_size);
+    AppendLe32(out, frame.decompressed_size);
   }
-  PutU32(out, static_cast<uint32_t>(frames.size()));
+  AppendLe32(out, static_cast<uint32_t>(frames.size()));
   out.push_back(0);  // descriptor: no checksums
-  PutU32(out, kFooterMagic);
+  AppendLe32(out, kFooterMagic);
   return out;
 }
 

@@ -15,9 +15,25 @@ Status ZstdError(const char* what, size_t code) {
   return InternalError(std::string(what) + ": zstd: " + ZSTD_getErrorName(code));
 }
 
-void PutLe(std::vector<uint8_t>& out, uint64_t value, int bytes) {
-  for (int i = 0; i < bytes; ++i) out.push_back(static_cast<uint8_t>((value >> (8 * i)) & 0xff));
-}
+// Bytes one after the other into room that is large enough.
+class Filler {
+ public:
+  explicit Filler(std::span<uint8_t> out) : out_(out) {}
+  void Le(uint64_t value, int bytes) {
+    for (int i = 0; i < bytes; ++i) out_[size_++] = static_cast<uint8_t>((value >> (8 * i)) & 0xff);
+  }
+  void Copy(std::span<const uint8_t> data) {
+    std::copy(data.begin(), data.end(), out_.subspan(size_, data.size()).begin());
+    size_ += data.size();
+  }
+  size_t size() const { return size_; }
+
+ private:
+  std::span<uint8_t> out_;
+  size_t size_ = 0;
+};
+
+uint64_t RawBlocks(uint64_t size) { return std::max<uint64_t>(1, (size + kBlockSizeMax - 1) / kBlockSizeMax); }
 
 // One decoder per thread: a context is 100 KiB and takes microseconds to make, chunks come by the thousand.
 ZSTD_DCtx* ThreadDecoder() {
@@ -49,46 +65,51 @@ Result<std::unique_ptr<FrameCompressor>> FrameCompressor::Create(int level) {
   return std::unique_ptr<FrameCompressor>(new FrameCompressor(ctx));
 }
 
-Status FrameCompressor::Compress(std::span<const uint8_t> data, std::vector<uint8_t>& out) {
+size_t FrameCompressor::FrameSizeMax(size_t data_size) {
+  const size_t raw = data_size + 3 * RawBlocks(data_size) + 16;
+  return std::max(ZSTD_compressBound(data_size), raw);
+}
+
+Result<size_t> FrameCompressor::Compress(std::span<const uint8_t> data, std::span<uint8_t> out) {
   const size_t limit = data.size() - data.size() / 10;
-  out.resize(std::max<size_t>(ZSTD_compressBound(data.size()), 64));
-  size_t rc = ZSTD_compress2(ctx_.get(), out.data(), out.size(), data.data(), data.size());
-  if (ZSTD_isError(rc) != 0) return ZstdError("compressing a frame", rc);
-  if (rc > limit) {
-    WriteRawFrame(data, out);
-  } else {
-    out.resize(rc);
-  }
+  const size_t size = ZSTD_compress2(ctx_.get(), out.data(), out.size(), data.data(), data.size());
+  if (ZSTD_isError(size) != 0) return ZstdError("compressing a frame", size);
+  return size > limit ? WriteRawFrame(data, out) : size;
+}
+
+Status FrameCompressor::Compress(std::span<const uint8_t> data, std::vector<uint8_t>& out) {
+  out.resize(FrameSizeMax(data.size()));
+  HR_ASSIGN_OR_RETURN(const size_t size, Compress(data, std::span(out)));
+  out.resize(size);
   return OkStatus();
 }
 
-void WriteRawFrame(std::span<const uint8_t> data, std::vector<uint8_t>& out) {
+size_t WriteRawFrame(std::span<const uint8_t> data, std::span<uint8_t> out) {
   const uint64_t size = data.size();
-  const uint64_t blocks = std::max<uint64_t>(1, (size + kBlockSizeMax - 1) / kBlockSizeMax);
-  out.clear();
-  out.reserve(size + 3 * blocks + 16);
-  PutLe(out, kFrameMagic, 4);
+  const uint64_t blocks = RawBlocks(size);
+  Filler fill(out);
+  fill.Le(kFrameMagic, 4);
   // Frame_Header_Descriptor: content size flag in bits 7-6, single segment in bit 5; no checksum, no dictionary.
   if (size < 256) {
-    PutLe(out, 0x20, 1);
-    PutLe(out, size, 1);
+    fill.Le(0x20, 1);
+    fill.Le(size, 1);
   } else if (size < 256 + 65536) {
-    PutLe(out, 0x60, 1);
-    PutLe(out, size - 256, 2);
+    fill.Le(0x60, 1);
+    fill.Le(size - 256, 2);
   } else if (size <= UINT32_MAX) {
-    PutLe(out, 0xA0, 1);
-    PutLe(out, size, 4);
+    fill.Le(0xA0, 1);
+    fill.Le(size, 4);
   } else {
-    PutLe(out, 0xE0, 1);
-    PutLe(out, size, 8);
+    fill.Le(0xE0, 1);
+    fill.Le(size, 8);
   }
   for (uint64_t i = 0; i < blocks; ++i) {
     const uint64_t begin = i * kBlockSizeMax;
     const uint64_t n = std::min<uint64_t>(kBlockSizeMax, size - begin);
-    PutLe(out, n << 3 | (i + 1 == blocks ? 1 : 0), 3);  // type 0: raw
-    out.insert(out.end(), data.begin() + static_cast<ptrdiff_t>(begin),
-               data.begin() + static_cast<ptrdiff_t>(begin + n));
+    fill.Le(n << 3 | (i + 1 == blocks ? 1 : 0), 3);  // type 0: raw
+    fill.Copy(data.subspan(begin, n));
   }
+  return fill.size();
 }
 
 Status DecodeFrames(std::span<const uint8_t> compressed, std::span<uint8_t> out) {

@@ -19,9 +19,12 @@ namespace headrace::format {
 class FrameCompressor {
  public:
   static Result<std::unique_ptr<FrameCompressor>> Create(int level);
-  // `out` becomes one frame with its content size. Data that shrinks by less than a tenth becomes a frame of raw blocks:
-  // reading it back costs a copy instead of a decoder.
+  // Writes one frame with its content size to the start of `out`; how long it is. Data that shrinks by less than a tenth becomes a
+  // frame of raw blocks: reading it back costs a copy instead of a decoder. REQUIRES: out.size() >= FrameSizeMax(data.size()).
+  Result<size_t> Compress(std::span<const uint8_t> data, std::span<uint8_t> out);
+  // The same; `out` becomes the frame.
   Status Compress(std::span<const uint8_t> data, std::vector<uint8_t>& out);
+  static size_t FrameSizeMax(size_t data_size);
 
  private:
   explicit FrameCompressor(ZSTD_CCtx_s* ctx) : ctx_(ctx) {}
@@ -32,7 +35,8 @@ class FrameCompressor {
 };
 
 // A frame of raw blocks (RFC 8878 section 3.1.1): single segment, content size, no checksum.
-void WriteRawFrame(std::span<const uint8_t> data, std::vector<uint8_t>& out);
+// Writes to the start of `out`, which has FrameCompressor::FrameSizeMax(data.size()) bytes or more; how many.
+size_t WriteRawFrame(std::span<const uint8_t> data, std::span<uint8_t> out);
 
 // Decodes all frames of `compressed`; OK only if they give exactly out.size() bytes and nothing is left over.
 Status DecodeFrames(std::span<const uint8_t> compressed, std::span<uint8_t> out);

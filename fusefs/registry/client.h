@@ -44,14 +44,18 @@ struct ManifestResponse {
   Digest digest;           // of `body`, computed here; for a digest reference it was compared
 };
 
+// Who compares a whole blob with its digest.
+enum class Verified { kHere, kByCaller };
+
 class Client : public RangeSource {
  public:
   static Result<std::unique_ptr<Client>> Create(const ClientOptions& options, Metrics& metrics);
 
   virtual Result<ManifestResponse> GetManifest(const Reference& ref) = 0;
-  // The whole blob in order; verified against its digest at the end (DataLoss after the sink saw the bytes).
+  // The whole blob in order; verified against its digest at the end (DataLoss after the sink saw the bytes), unless the caller has a
+  // digest of its own for the content.
   virtual Status GetBlob(const Reference& ref, const Digest& digest,
-                         const std::function<Status(std::span<const uint8_t>)>& sink) = 0;
+                         const std::function<Status(std::span<const uint8_t>)>& sink, Verified by = Verified::kHere) = 0;
   // A piece of a blob, unverified (the caller checks).
   virtual Result<std::string> GetBlobRange(const Reference& ref, const Digest& digest, uint64_t offset, uint64_t size) = 0;
   // Size if the registry has the blob, NotFound if not.

@@ -25,7 +25,7 @@ class ClientImpl : public Client {
   void Fetch(const BlobRef& blob, uint64_t offset, uint64_t size, std::shared_ptr<RangeSink> sink) override;
   Result<ManifestResponse> GetManifest(const Reference& ref) override;
   Status GetBlob(const Reference& ref, const Digest& digest,
-                 const std::function<Status(std::span<const uint8_t>)>& sink) override;
+                 const std::function<Status(std::span<const uint8_t>)>& sink, Verified by) override;
   Result<std::string> GetBlobRange(const Reference& ref, const Digest& digest, uint64_t offset, uint64_t size) override;
   Result<uint64_t> StatBlob(const Reference& ref, const Digest& digest) override;
   Status PushBlobFile(const Reference& ref, const Digest& digest, const std::string& path,
@@ -53,7 +53,7 @@ class ClientImpl : public Client {
   // Starts the exchange, lets `use` work with it, awaits its end.
   ExchangeResult Run(ExchangeRequest request, const std::shared_ptr<WaitingHandler>& handler, const Attempt& attempt,
                      const std::function<void(Exchange&)>& use = nullptr);
-  ExchangeResult DownloadOnce(const Reference& ref, const Digest& digest, uint64_t& offset, Sha256& hasher,
+  ExchangeResult DownloadOnce(const Reference& ref, const Digest& digest, uint64_t& offset,
                               const std::function<Status(std::span<const uint8_t>)>& sink, Attempt& attempt);
   Result<uint64_t> StatBlobFor(const Reference& ref, const Digest& digest, const std::string& actions);
   Status PushFrom(const Reference& ref, const Digest& digest, Upload& upload);

@@ -85,6 +85,7 @@ Buffer BufferPool::Get(size_t size) {
   const size_t capacity = Capacity(size);
   {
     MutexLock lock(mu_);
+    used_bytes_ += capacity;
     auto it = idle_by_capacity_.find(capacity);
     if (it != idle_by_capacity_.end() && !it->second.empty()) {
       out.data_ = it->second.back();
@@ -93,7 +94,11 @@ Buffer BufferPool::Get(size_t size) {
     }
   }
   if (out.data_ == nullptr) out.data_ = Allocate(capacity);
-  if (out.data_ == nullptr) return out;
+  if (out.data_ == nullptr) {
+    MutexLock lock(mu_);
+    used_bytes_ -= capacity;
+    return out;
+  }
   out.pool_ = shared_from_this();
   out.size_ = size;
   out.capacity_ = capacity;
@@ -103,13 +108,34 @@ Buffer BufferPool::Get(size_t size) {
 void BufferPool::Put(uint8_t* data, size_t capacity) {
   {
     MutexLock lock(mu_);
-    if (capacity > kSmallest && idle_bytes_ + capacity <= idle_bytes_max_) {
+    used_bytes_ -= capacity;
+    if (capacity > kSmallest && used_bytes_ + idle_bytes_ + capacity <= bytes_max_) {
       idle_by_capacity_[capacity].push_back(data);
       idle_bytes_ += capacity;
       return;
     }
   }
   Free(data, capacity);
+}
+
+void BufferPool::Trim(size_t idle_bytes) {
+  std::vector<std::pair<uint8_t*, size_t>> freed;
+  {
+    MutexLock lock(mu_);
+    for (auto& [capacity, list] : idle_by_capacity_) {
+      while (!list.empty() && idle_bytes_ > idle_bytes) {
+        freed.emplace_back(list.back(), capacity);
+        list.pop_back();
+        idle_bytes_ -= capacity;
+      }
+    }
+  }
+  for (const auto& [data, capacity] : freed) Free(data, capacity);
+}
+
+size_t BufferPool::idle_bytes() const {
+  MutexLock lock(mu_);
+  return idle_bytes_;
 }
 
 }  // namespace headrace::stream

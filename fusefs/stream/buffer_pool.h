@@ -36,21 +36,25 @@ class Buffer {
 
 class BufferPool : public std::enable_shared_from_this<BufferPool> {
  public:
-  // Keeps at most `idle_bytes_max` of unused memory. REQUIRES: owned by a shared_ptr.
-  explicit BufferPool(size_t idle_bytes_max) : idle_bytes_max_(idle_bytes_max) {}
+  // Keeps what is given back as long as all of it, in use and unused, is at most `bytes_max`. REQUIRES: owned by a shared_ptr.
+  explicit BufferPool(size_t bytes_max) : bytes_max_(bytes_max) {}
   ~BufferPool();
   BufferPool(const BufferPool&) = delete;
   BufferPool& operator=(const BufferPool&) = delete;
 
   // Invalid if there is no memory. size > 0.
   Buffer Get(size_t size);
+  // Gives unused memory back to the system until at most `idle_bytes` of it are left: when nothing more is to come for a while.
+  void Trim(size_t idle_bytes);
+  size_t idle_bytes() const;
 
  private:
   friend class Buffer;
   void Put(uint8_t* data, size_t capacity);
 
-  const size_t idle_bytes_max_;
-  Mutex mu_;
+  const size_t bytes_max_;
+  mutable Mutex mu_;
+  size_t used_bytes_ HR_GUARDED_BY(mu_) = 0;
   size_t idle_bytes_ HR_GUARDED_BY(mu_) = 0;
   std::map<size_t, std::vector<uint8_t*>> idle_by_capacity_ HR_GUARDED_BY(mu_);
 };

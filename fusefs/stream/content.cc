@@ -96,9 +96,9 @@ void Content::Read(uint64_t offset, uint64_t size, ReadDone done) {
   if (offset >= spec_.size || size == 0) return done(OkStatus(), {});
   if (size > kReadSizeMax) return done(InvalidArgumentError("a read of more than 16 MiB"), {});
   size = std::min(size, spec_.size - offset);
-  Track(offset, size);
-  if (ReadCached(offset, size, done)) return;
-  ReadThrough(offset, size, std::move(done));
+  const std::shared_ptr<Content> self = shared_from_this();  // `done` may let go of the last reference of others
+  if (!ReadCached(offset, size, done)) ReadThrough(offset, size, std::move(done));
+  Track(offset, size);  // after the read has started: the plan goes around it
 }
 
 // False if it could not answer; `done` is untouched then.

@@ -65,8 +65,8 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
     std::shared_ptr<RangeFetch> range;  // to be started now, or null
     bool more = false;                  // null range: something is left, but not within `room` (or a part is being verified first)
   };
-  // The next absent chunks, as its tracker says, as one range that costs at most `room`.
-  Planned PlanRange(uint64_t room, RangeKind kind);
+  // The next absent chunks, as its tracker says, as one range of about `bytes` (a chunk at least) that costs at most `room`.
+  Planned PlanRange(uint64_t room, uint64_t bytes, RangeKind kind);
 
   // FileContent
   uint64_t size() const override { return spec_.size; }
@@ -124,7 +124,7 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
   // Planned flights that did not come: planned again.
   void Replan();
   uint32_t SkipTaken(uint32_t index) const HR_REQUIRES(mu_);
-  Flights TakeAbsent(uint32_t first, uint64_t room) HR_REQUIRES(mu_);
+  Flights TakeAbsent(uint32_t first, uint64_t room, uint64_t bytes_max) HR_REQUIRES(mu_);
   std::shared_ptr<Flight> TakeUnverified(uint32_t index) HR_REQUIRES(mu_);
   bool StoreInCache(uint32_t index, std::span<const uint8_t> bytes);
   std::vector<std::shared_ptr<RangeFetch>> DropUnwanted(const std::shared_ptr<ReadOp>& op, TimePoint now)

@@ -24,7 +24,8 @@ void Content::Track(uint64_t offset, uint64_t size) {
   if (spec_.size <= core_->options.small_file_bytes) return;  // FetchAll had its turn
   if (!tracker_.OnRead(kind_, offset, size, std::chrono::steady_clock::now())) return;
   const std::shared_ptr<Planner> planner = core_->planner();
-  if (planner && Plannable()) planner->Want(shared_from_this());
+  // Also when all of it is here already: what comes next may not be.
+  if (planner && file_ && file_->usable()) planner->Want(shared_from_this());
 }
 
 void Content::Replan() {
@@ -52,7 +53,7 @@ uint32_t Content::SkipTaken(uint32_t index) const {
 }
 
 // New flights for absent chunks that lie side by side in the file and in the blob, within one range and `room`.
-Content::Flights Content::TakeAbsent(uint32_t first, uint64_t room) {
+Content::Flights Content::TakeAbsent(uint32_t first, uint64_t room, uint64_t bytes_max) {
   const Source& from = sources_.front();
   Flights flights;
   uint64_t bytes = 0;
@@ -64,7 +65,7 @@ Content::Flights Content::TakeAbsent(uint32_t first, uint64_t room) {
     if (before != nullptr && before->blob_offset + before->blob_size != c.blob_offset) break;
     bytes += c.blob_size;
     cost += c.blob_size + c.size;
-    if (cost > room || (!flights.empty() && (bytes > core_->options.range_bytes_max || cost > core_->options.inflight_bytes_max / 4))) break;
+    if (cost > room || (!flights.empty() && (bytes > bytes_max || cost > core_->options.inflight_bytes_max / 4))) break;
     if (const auto wrong = wrong_.find(i); i != first && wrong != wrong_.end()) break;  // looked at when it is its turn
     auto flight = std::make_shared<Flight>(i);
     flight->planned = true;
@@ -83,7 +84,7 @@ std::shared_ptr<Flight> Content::TakeUnverified(uint32_t index) {
   return flight;
 }
 
-Content::Planned Content::PlanRange(uint64_t room, RangeKind kind) {
+Content::Planned Content::PlanRange(uint64_t room, uint64_t bytes, RangeKind kind) {
   if (!Plannable()) return {};
   for (;;) {
     const uint64_t position = tracker_.NextPosition();
@@ -102,7 +103,7 @@ Content::Planned Content::PlanRange(uint64_t room, RangeKind kind) {
           unverified = TakeUnverified(index);
           end = index + 1;
         } else {
-          const Flights flights = TakeAbsent(index, room);
+          const Flights flights = TakeAbsent(index, room, bytes);
           if (flights.empty() && StateOf(index) == cache::ChunkState::kAbsent && !flights_.contains(index)) return {nullptr, true};
           MakeRanges(flights, &plan, kind);
           end = index + static_cast<uint32_t>(flights.size());

@@ -9,8 +9,6 @@
 namespace headrace::stream {
 namespace {
 
-// Unused buffers that are kept: about what one busy core turns over between two reads of a range.
-constexpr size_t kIdleBufferBytes = size_t{64} << 20;
 // Verified chunks that a full or broken disk did not take: enough for a few sequential readers.
 constexpr uint64_t kUnwrittenBytesMax = uint64_t{64} << 20;
 // A range costs its compressed and its decoded bytes: weights decode to a third more.
@@ -44,7 +42,7 @@ Core::Core(const StreamerOptions& o, registry::RangeSource& s, ThreadPool& p, Ti
     : options(o),
       source(s),
       metrics(m),
-      buffers(std::make_shared<BufferPool>(kIdleBufferBytes)),
+      buffers(std::make_shared<BufferPool>(o.inflight_bytes_max)),
       scheduler(std::make_shared<Scheduler>(o.inflight_bytes_max, o.range_bytes_max * kQuantumFactor)),
       deadlines(m),
       pool_(p),

@@ -11,6 +11,9 @@ namespace {
 // Without a poke nothing changes but the clock; an idle planner looks up once a minute.
 constexpr std::chrono::seconds kIdle{60};
 constexpr std::chrono::milliseconds kFillTick{100};
+// Unused buffers that an idle daemon keeps, and how long after the last range the others go.
+constexpr size_t kIdleBufferBytes = size_t{16} << 20;
+constexpr std::chrono::seconds kTrimAfter{2};
 // Files of an image that were touched and are not all here: each keeps descriptors of its cache file open.
 constexpr size_t kTouchedMax = 1024;
 
@@ -81,11 +84,13 @@ void Planner::Failed() {
 void Planner::Run() {
   for (;;) {
     const TimePoint wake = NextWake(std::chrono::steady_clock::now());
+    bool poked = false;
     {
       MutexLock lock(mu_);
-      wake_.WaitUntil(mu_, wake, [this] { return stopping_ || poked_.load(std::memory_order_acquire); });
+      poked = wake_.WaitUntil(mu_, wake, [this] { return stopping_ || poked_.load(std::memory_order_acquire); });
       if (stopping_) return;
     }
+    if (!poked && core_->scheduler->active() == 0) core_->buffers->Trim(kIdleBufferBytes);
     poked_.store(false, std::memory_order_release);
     TakeInbox();
     Tune(std::chrono::steady_clock::now());
@@ -94,7 +99,7 @@ void Planner::Run() {
 }
 
 TimePoint Planner::NextWake(TimePoint now) {
-  TimePoint wake = now + kIdle;
+  TimePoint wake = now + (core_->buffers->idle_bytes() > kIdleBufferBytes ? kTrimAfter : kIdle);
   if (core_->scheduler->active() > 0) wake = std::min(wake, now + WindowTuner::kTick);
   if (fill_) wake = std::min(wake, now + kFillTick);
   MutexLock lock(mu_);
@@ -187,7 +192,7 @@ Planner::Step Planner::PlanTouched(uint64_t room, TimePoint now) {
 }
 
 Planner::Step Planner::PlanFile(const Known& file, uint64_t room, RangeKind kind) {
-  Content::Planned planned = file.content->PlanRange(room, kind);
+  Content::Planned planned = file.content->PlanRange(room, tuner_.RangeBytes(core_->options.range_bytes_max), kind);
   if (!planned.range) return planned.more ? Step::kBlocked : Step::kNothing;
   if (kind == RangeKind::kFill) fill_tokens_ -= static_cast<double>(planned.range->bytes());
   core_->scheduler->StartPlanned(planned.range);

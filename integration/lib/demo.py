@@ -12,7 +12,7 @@ from sandbox import Failed, check, main, say
 
 GIB = 1 << 30
 MODEL = f"{REGISTRY}/models/demo:1"
-MODELCAR = f"{REGISTRY}/models/demo-modelcar:1"
+MODELCAR = f"{REGISTRY}/models/demo:1-modelcar"  # one repository: the model's layers, which are the same, are pushed once
 READER = f"{REGISTRY}/reader:1"
 PAUSE = f"{REGISTRY}/pause:1"
 

@@ -99,7 +99,7 @@ class Builder {
   Status MakeLayers() {
     descriptors_.resize(plan_.size());
     report_.layers.resize(plan_.size());
-    const Lanes lanes = LanesFor(context_.jobs, plan_.size());
+    const Lanes lanes = LanesFor(context_.jobs, plan_.size(), options_.layer.chunk_size);
     return RunJobs(plan_.size(), lanes.parallel, [&](size_t i, const std::atomic<bool>& stop) {
       return MakeOne(i, lanes.threads, stop).Annotate("layer " + std::to_string(i + 1) + " (" + plan_[i].title + ")");
     });

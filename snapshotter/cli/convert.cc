@@ -172,7 +172,7 @@ class Converter {
       progress_.AddTotal(manifest.layers[i].size);
     }
     std::vector<ConvertedLayer> results(todo.size());
-    const Lanes lanes = LanesFor(context_.jobs, todo.size());
+    const Lanes lanes = LanesFor(context_.jobs, todo.size(), options_.layer.chunk_size);
     HR_RETURN_IF_ERROR(RunJobs(todo.size(), lanes.parallel, [&](size_t i, const std::atomic<bool>& stop) -> Status {
       const Descriptor& layer = manifest.layers[todo[i]];
       Result<ConvertedLayer> converted = ConvertLayer(layer, config.diff_ids[todo[i]], lanes.threads, stop);
@@ -220,7 +220,8 @@ class Converter {
     options.threads = threads;
     return MakeLayer(options, writer_->staging(), [&](const ByteSink& tar) -> Status {
       const std::unique_ptr<format::Decompressor> decompressor = format::Decompressor::Create(tar);
-      HR_RETURN_IF_ERROR(reader_->Blob(layer, [&](std::span<const uint8_t> data) -> Status {
+      // The tar is compared with the DiffID, which covers all that the blob is read for.
+      HR_RETURN_IF_ERROR(reader_->Blob(layer, ImageReader::Verified::kByCaller, [&](std::span<const uint8_t> data) -> Status {
         if (stop) return CancelledError("another layer failed");
         progress_.Done(data.size());
         return decompressor->Write(data);
@@ -233,7 +234,7 @@ class Converter {
     HR_ASSIGN_OR_RETURN(const bool there, writer_->TakeOver(blob, *reader_));
     if (there) return {};
     HR_ASSIGN_OR_RETURN(std::unique_ptr<StagedBlob> staged, writer_->staging().NewBlob());
-    HR_RETURN_IF_ERROR(reader_->Blob(blob, [&](std::span<const uint8_t> data) { return staged->Append(data); }));
+    HR_RETURN_IF_ERROR(reader_->Blob(blob, ImageReader::Verified::kHere, [&](std::span<const uint8_t> data) { return staged->Append(data); }));
     return writer_->PutStaged(*staged, blob.digest, SentCounter());
   }
 

@@ -24,7 +24,7 @@ Result<std::string> ReadBlob(ImageReader& reader, const Descriptor& descriptor, 
                                   ", more than the " + HumanBytes(limit) + " allowed here");
   }
   std::string out;
-  HR_RETURN_IF_ERROR(reader.Blob(descriptor, [&](std::span<const uint8_t> data) -> Status {
+  HR_RETURN_IF_ERROR(reader.Blob(descriptor, ImageReader::Verified::kHere, [&](std::span<const uint8_t> data) -> Status {
     if (out.size() + data.size() > limit) {
       return ResourceExhaustedError("blob " + descriptor.digest.ToString() + " is larger than its descriptor says");
     }

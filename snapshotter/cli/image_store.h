@@ -1,6 +1,7 @@
 // ImageReader and ImageWriter: images in registries and in OCI layout directories, seen alike.
 //
-// Everything that a reader hands out whole was verified against the digest asked for; BlobRange was not (the caller verifies).
+// Everything that a reader hands out whole was verified against the digest asked for, unless the caller takes that upon itself;
+// BlobRange was not (the caller verifies).
 // All methods block (network or disk) and may be called from several threads at once. Errors name the place and the content.
 // StoreOptions.interrupt, where given, must outlive what was opened.
 #ifndef HEADRACE_SNAPSHOTTER_CLI_IMAGE_STORE_H_
@@ -15,6 +16,7 @@
 
 #include "fusefs/base/digest.h"
 #include "fusefs/base/status.h"
+#include "fusefs/registry/client.h"
 #include "snapshotter/cli/image_model.h"
 #include "snapshotter/cli/location.h"
 #include "snapshotter/cli/staging.h"
@@ -43,8 +45,10 @@ class ImageReader {
   virtual Result<Document> Root() = 0;
   // A manifest or index by its descriptor.
   virtual Result<Document> Child(const Descriptor& descriptor) = 0;
-  // The whole blob in order. When it fails, also with DataLoss at the end, what the sink saw is not to be used.
-  virtual Status Blob(const Descriptor& descriptor, const Sink& sink) = 0;
+  // The whole blob in order. When it fails, also with DataLoss at the end, what the sink saw is not to be used. kByCaller: the digest
+  // is not computed, because the caller compares another one over the same content (the DiffID of a layer's tar).
+  using Verified = registry::Verified;
+  virtual Status Blob(const Descriptor& descriptor, Verified by, const Sink& sink) = 0;
   virtual Result<std::string> BlobRange(const Descriptor& descriptor, uint64_t offset, uint64_t size) = 0;
   // Where it is, for registries that can take a blob over from a neighbour; null for layouts.
   virtual const registry::Reference* reference() const = 0;

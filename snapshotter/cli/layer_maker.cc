@@ -24,12 +24,15 @@ Result<MadeLayer> MakeLayer(const format::LayerWriterOptions& options, Staging& 
   return made;
 }
 
-Lanes LanesFor(unsigned jobs, size_t layers) {
+Lanes LanesFor(unsigned jobs, size_t layers, uint64_t chunk_size) {
   Lanes lanes;
   const auto most = static_cast<unsigned>(std::clamp<size_t>(layers, 1, 64));
   lanes.parallel = jobs <= 1 ? 1 : std::min(std::max(2u, jobs / 4), most);
   lanes.threads = std::max(1u, jobs / std::max(1u, lanes.parallel / 2 + lanes.parallel % 2));
   lanes.threads = std::min(lanes.threads, 32u);
+  const auto buffers = [&] { return lanes.parallel * format::LayerWriterBuffers(lanes.threads, chunk_size); };
+  while (lanes.parallel > 2 && buffers() > kBufferBytesMax) --lanes.parallel;
+  while (lanes.threads > 1 && buffers() > kBufferBytesMax) --lanes.threads;
   return lanes;
 }
 

@@ -4,6 +4,7 @@
 #define HEADRACE_SNAPSHOTTER_CLI_LAYER_MAKER_H_
 
 #include <atomic>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
@@ -28,12 +29,13 @@ Result<MadeLayer> MakeLayer(const format::LayerWriterOptions& options, Staging& 
                             const std::function<Status(const ByteSink&)>& produce);
 
 // How the cores are shared: `parallel` layers at a time with `threads` compressing threads each. At least two layers at a time, so
-// that one is compressed while another is pushed.
+// that one is compressed while another is pushed. The buffers of all of them stay within kBufferBytesMax.
 struct Lanes {
   unsigned parallel = 2;
   unsigned threads = 2;
 };
-Lanes LanesFor(unsigned jobs, size_t layers);
+inline constexpr uint64_t kBufferBytesMax = 1ull << 30;
+Lanes LanesFor(unsigned jobs, size_t layers, uint64_t chunk_size);
 
 // Runs job(0) .. job(count - 1), `parallel` at a time. After a failure no further job starts, `stop` becomes true for those that run,
 // and the failure of the smallest number is returned.

@@ -79,13 +79,13 @@ class RegistryReader : public ImageReader {
     return document;
   }
 
-  Status Blob(const Descriptor& d, const Sink& sink) override {
+  Status Blob(const Descriptor& d, Verified by, const Sink& sink) override {
     uint64_t seen = 0;
     HR_RETURN_IF_ERROR(session_->client->GetBlob(reference_, d.digest, [&](std::span<const uint8_t> data) -> Status {
       seen += data.size();
       if (seen > d.size) return DataLossError(Where(d) + ": longer than its descriptor says");
       return sink(data);
-    }));
+    }, by));
     if (seen != d.size) return DataLossError(Where(d) + ": another size than its descriptor says");
     return {};
   }
@@ -117,7 +117,7 @@ class RegistryWriter : public ImageWriter {
   }
 
   Status PutStaged(StagedBlob& staged, const Digest& digest, const Progress& progress) override {
-    HR_RETURN_IF_ERROR(staged.Close(/*durable=*/false));
+    HR_RETURN_IF_ERROR(staged.Close(Durable::kNo));
     return session_->client->PushBlobFile(reference_, digest, staged.path(), progress ? progress : [](uint64_t) {});
   }
 
@@ -169,7 +169,7 @@ Result<std::unique_ptr<ImageWriter>> OpenRegistryWriter(const Reference& referen
   if (!answer.ok() && answer.code() != StatusCode::kNotFound) return answer;
   HR_ASSIGN_OR_RETURN(std::unique_ptr<Session> session, Connect(reference, options));
   const std::string parent = options.tmp_dir.empty() ? DefaultTmpDir() : options.tmp_dir;
-  HR_ASSIGN_OR_RETURN(std::unique_ptr<Staging> staging, Staging::Create(parent, options.interrupt));
+  HR_ASSIGN_OR_RETURN(std::unique_ptr<Staging> staging, Staging::Create(parent, Staging::ReadBack::kSoon, options.interrupt));
   return std::unique_ptr<ImageWriter>(new RegistryWriter(reference, std::move(session), std::move(staging)));
 }
 

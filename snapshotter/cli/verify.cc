@@ -133,7 +133,7 @@ class Verifier {
       }
     }
     BlobCheck check(task.diff_id, lazy ? &lazy->index : nullptr);
-    Status status = reader_->Blob(task.blob, [&](std::span<const uint8_t> data) -> Status {
+    Status status = reader_->Blob(task.blob, ImageReader::Verified::kHere, [&](std::span<const uint8_t> data) -> Status {
       if (stop) return CancelledError("another check failed");
       progress_.Done(data.size());
       if (task.diff_id) check.Write(data);

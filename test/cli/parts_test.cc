@@ -118,6 +118,25 @@ TEST(ProgressLineTest, FitsTheTerminal) {
   EXPECT_EQ(ProgressLine(state), "verifying 0 B of 0 B, 0%");
 }
 
+// Goal: every core has work and the buffers stay bounded, whatever the machine.
+TEST(LanesTest, CoresAndMemory) {
+  for (unsigned jobs : {1u, 2u, 3u, 16u, 64u, 1024u}) {
+    for (size_t layers : {0, 1, 2, 7, 1000}) {
+      for (uint64_t chunk : {64u << 10, 4u << 20, 16u << 20}) {
+        const Lanes lanes = LanesFor(jobs, layers, chunk);
+        const std::string where = std::to_string(jobs) + " jobs, " + std::to_string(layers) + " layers, " + std::to_string(chunk);
+        EXPECT_GE(lanes.parallel, 1u) << where;
+        EXPECT_GE(lanes.threads, 1u) << where;
+        EXPECT_LE(lanes.parallel, std::max<size_t>(layers, 1)) << where;
+        EXPECT_LE(lanes.parallel * format::LayerWriterBuffers(lanes.threads, chunk), kBufferBytesMax) << where;
+        if (jobs <= 16 || (jobs == 64 && layers >= 7 && chunk <= 4u << 20)) {
+          EXPECT_GE(lanes.parallel * lanes.threads, std::min(jobs, 32u)) << where;
+        }
+      }
+    }
+  }
+}
+
 // The first failure in order is told; jobs that were stopped by it are not the reason.
 TEST(RunJobsTest, FailureStopsAndIsTold) {
   std::atomic<int> ran{0};

@@ -132,7 +132,7 @@ TEST_F(VerifyTest, TocThatLies) {
   ASSERT_OK(lazy);
   auto findings = [&](const format::LayerIndex& index) {
     BlobCheck check(report_.layers[0].diff_id, &index);
-    EXPECT_OK((*reader)->Blob(layer_, [&](std::span<const uint8_t> data) {
+    EXPECT_OK((*reader)->Blob(layer_, ImageReader::Verified::kHere, [&](std::span<const uint8_t> data) {
       check.Write(data);
       return OkStatus();
     }));

@@ -116,6 +116,22 @@ TEST(BufferPoolTest, RecyclesMemoryOfTheSameClass) {
   EXPECT_EQ(moved.bytes().size(), 1'000'100u);
 }
 
+TEST(BufferPoolTest, KeepsNoMoreThanItsLimitAndTrims) {
+  auto pool = std::make_shared<BufferPool>(size_t{8} << 20);
+  {
+    std::vector<Buffer> buffers;
+    for (int i = 0; i < 8; ++i) buffers.push_back(pool->Get(size_t{2} << 20));
+    EXPECT_EQ(pool->idle_bytes(), 0u);
+    buffers.erase(buffers.begin(), buffers.begin() + 4);
+    EXPECT_EQ(pool->idle_bytes(), 0u);  // what is in use fills the limit
+  }
+  EXPECT_EQ(pool->idle_bytes(), size_t{8} << 20);
+  pool->Trim(size_t{4} << 20);
+  EXPECT_EQ(pool->idle_bytes(), size_t{4} << 20);
+  pool->Trim(0);
+  EXPECT_EQ(pool->idle_bytes(), 0u);
+}
+
 TEST(BufferPoolTest, AnAbsurdSizeIsInvalidAndNotFatal) {
   auto pool = std::make_shared<BufferPool>(0);
   EXPECT_FALSE(pool->Get(size_t{1} << 62).valid());

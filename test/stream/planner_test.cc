@@ -1,0 +1,224 @@
+// Goal: what nobody asked for comes in the right order, once, within its bounds: whole files, next shards, fill; and it stops where it must.
+#include "test/stream/stream_fixture.h"
+
+namespace headrace::stream {
+namespace {
+
+constexpr uint64_t kChunk = 10'000;
+
+class PlannerTest : public StreamTest {
+ protected:
+  PlannerTest() {
+    options_.small_file_bytes = 0;
+    options_.range_bytes_max = 3 * kChunk;
+    options_.ranges_first = options_.ranges_max = 2;
+    options_.fill_rate = 0;
+  }
+  // `shards` layers of one file each.
+  void MakeShards(unsigned shards, uint32_t chunks) {
+    for (unsigned i = 0; i < shards; ++i) {
+      layers_.emplace_back();
+      layers_.back().AddRandomFile("models/model-" + std::to_string(i + 1) + ".safetensors", chunks, kChunk, i + 1);
+      sources_.push_back(Publish(layers_.back()));
+    }
+  }
+  void Attach() {
+    for (const auto& source : sources_) streamer_->AddToImage("image", source, true);
+  }
+  bool AllHere(unsigned shard) {
+    return Eventually([&] { return streamer_->ResidentBytes(*sources_[shard]) == layers_[shard].file(0).size(); });
+  }
+
+  std::deque<FakeLayer> layers_;
+  std::vector<std::shared_ptr<const LayerSource>> sources_;
+};
+
+TEST_F(PlannerTest, AModelIsFetchedWholeFromItsFirstTouchOnce) {
+  Start();
+  source_.ServeEverything();
+  MakeShards(1, 20);
+  auto content = Open(sources_[0], 0);
+  ExpectBytes(Pending(*content, 0, 8).Wait(), layers_[0].file(0), 0, 8);
+  ASSERT_TRUE(Eventually([&] { return content->sealed(); }));
+  EXPECT_EQ(source_.requested_bytes(), layers_[0].blob().size());
+  EXPECT_EQ(Metrics::Get(metrics_.ranges_demand), 1);
+  EXPECT_GE(Metrics::Get(metrics_.ranges_read_ahead), 7);
+}
+
+TEST_F(PlannerTest, OnlyWhatIsReadWithoutReadAhead) {
+  options_.read_ahead = false;
+  Start();
+  source_.ServeEverything();
+  MakeShards(1, 20);
+  auto content = Open(sources_[0], 0);
+  ExpectBytes(Pending(*content, 0, 8).Wait(), layers_[0].file(0), 0, 8);
+  EXPECT_EQ(source_.requests(), 1u);
+}
+
+// A reader that misses is served before what is planned, and joins what is under way instead of fetching it again.
+TEST_F(PlannerTest, TheWindowIsKeptAndAMissGoesFirst) {
+  Start();
+  MakeShards(1, 60);
+  auto content = Open(sources_[0], 0);
+  Pending head(*content, 0, 8);
+  auto demand = source_.Next();
+  ASSERT_TRUE(demand);
+  EXPECT_EQ(demand->offset, 0u);
+  auto planned = source_.Next();  // one: with the demanded one the window of two is full
+  ASSERT_TRUE(planned);
+  EXPECT_FALSE(source_.HasNext());
+  Pending joined(*content, kChunk, 100);
+  EXPECT_FALSE(source_.HasNext());
+  Pending miss(*content, 50 * kChunk, 100);
+  auto missed = source_.Next();
+  ASSERT_TRUE(missed);
+  EXPECT_EQ(missed->offset, sources_[0]->index->chunks[50].blob_offset);
+  for (const auto& request : {missed, planned, demand}) request->Serve(777);
+  ExpectBytes(miss.Wait(), layers_[0].file(0), 50 * kChunk, 100);
+  ExpectBytes(joined.Wait(), layers_[0].file(0), kChunk, 100);
+  ExpectBytes(head.Wait(), layers_[0].file(0), 0, 8);
+  source_.ServeEverything();
+  // Those that came before the script did.
+  while (source_.HasNext()) source_.Next()->Serve();
+  ASSERT_TRUE(Eventually([&] { return content->sealed(); }));
+  EXPECT_EQ(source_.requested_bytes(), layers_[0].blob().size());
+}
+
+TEST_F(PlannerTest, NextShardsFollowInNaturalOrder) {
+  Start();
+  std::vector<Digest> order;
+  std::mutex mu;
+  MakeShards(12, 4);
+  Attach();
+  source_.SetScript([&](const std::shared_ptr<FakeRequest>& request, uint64_t) {
+    {
+      std::lock_guard lock(mu);
+      if (order.empty() || order.back() != request->blob.digest) order.push_back(request->blob.digest);
+    }
+    request->Serve();
+  });
+  auto content = Open(sources_[1], 0);
+  ExpectBytes(Pending(*content, 0, 8).Wait(), layers_[1].file(0), 0, 8);
+  for (unsigned i = 0; i < 12; ++i) ASSERT_TRUE(AllHere(i)) << i;
+  std::lock_guard lock(mu);
+  ASSERT_GE(order.size(), 12u);
+  for (unsigned i = 0; i < 12; ++i) EXPECT_EQ(order[i], layers_[(1 + i) % 12].blob_digest()) << i;
+  uint64_t all = 0;
+  for (const FakeLayer& layer : layers_) all += layer.blob().size();
+  EXPECT_EQ(source_.requested_bytes(), all);
+}
+
+TEST_F(PlannerTest, TheRestOfTheImageIsFilledIfItMayBe) {
+  options_.fill_rate = uint64_t{1} << 30;
+  Start();
+  source_.ServeEverything();
+  MakeShards(1, 4);
+  FakeLayer other, foreign;
+  other.AddRandomFile("extra/data", 5, kChunk, 77);
+  foreign.AddRandomFile("extra/data2", 5, kChunk, 78);
+  const auto in_image = Publish(other), elsewhere = Publish(foreign);
+  Attach();
+  streamer_->AddToImage("image", in_image, true);
+  streamer_->AddToImage("another image", elsewhere, true);
+  ExpectBytes(Pending(*Open(sources_[0], 0), 0, 8).Wait(), layers_[0].file(0), 0, 8);
+  EXPECT_TRUE(Eventually([&] { return streamer_->ResidentBytes(*in_image) == 5 * kChunk; }));
+  EXPECT_EQ(streamer_->ResidentBytes(*elsewhere), 0u);
+  EXPECT_GT(Metrics::Get(metrics_.ranges_fill), 0);
+}
+
+TEST_F(PlannerTest, FillKeepsToItsRate) {
+  options_.fill_rate = 100'000;
+  Start();
+  source_.ServeEverything();
+  MakeShards(1, 1);
+  FakeLayer other;
+  other.AddRandomFile("data", 1000, kChunk, 77);
+  const auto in_image = Publish(other);
+  Attach();
+  streamer_->AddToImage("image", in_image, true);
+  const auto start = std::chrono::steady_clock::now();
+  ExpectBytes(Pending(*Open(sources_[0], 0), 0, 8).Wait(), layers_[0].file(0), 0, 8);
+  ASSERT_TRUE(Eventually([&] { return streamer_->ResidentBytes(*in_image) >= 8 * kChunk; }));
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  // A range and a tenth of a second's worth may come early.
+  EXPECT_LE(static_cast<double>(streamer_->ResidentBytes(*in_image)), seconds * 100'000 + 3 * kChunk + 10'000 + 3 * kChunk);
+}
+
+// A registry that is away is asked by one range at a time, and everything comes when it is back.
+TEST_F(PlannerTest, FailuresRestAndComeAgain) {
+  Start();
+  MakeShards(1, 30);
+  std::atomic<bool> away{true};
+  source_.SetScript([&](const std::shared_ptr<FakeRequest>& request, uint64_t number) {
+    if (number > 0 && away) return request->Finish(UnavailableError("away"));
+    request->Serve();
+  });
+  auto content = Open(sources_[0], 0);
+  ExpectBytes(Pending(*content, 0, 8).Wait(), layers_[0].file(0), 0, 8);
+  ASSERT_TRUE(Eventually([&] { return source_.requests() > 5; }));
+  EXPECT_FALSE(content->sealed());
+  away = false;
+  ASSERT_TRUE(Eventually([&] { return content->sealed(); }));
+}
+
+// A chunk that the registry has wrong is not fetched for ever by nobody; readers still get their error, the rest comes.
+TEST_F(PlannerTest, AWrongChunkIsGivenUp) {
+  options_.read_deadline = milliseconds(200);
+  Start();
+  MakeShards(1, 30);
+  const format::Chunk bad = sources_[0]->index->chunks[10];
+  source_.SetScript([&](const std::shared_ptr<FakeRequest>& request, uint64_t) {
+    if (request->offset <= bad.blob_offset && bad.blob_offset < request->offset + request->bytes.size()) {
+      request->bytes[bad.blob_offset - request->offset + bad.blob_size / 2] ^= 1;
+    }
+    request->Serve();
+  });
+  auto content = Open(sources_[0], 0);
+  ExpectBytes(Pending(*content, 0, 8).Wait(), layers_[0].file(0), 0, 8);
+  ASSERT_TRUE(Eventually([&] { return streamer_->ResidentBytes(*sources_[0]) == 29 * kChunk; }));
+  ASSERT_TRUE(Eventually([&] { return Metrics::Get(metrics_.chunk_digest_mismatches) >= 4; }));
+  const uint64_t requests = source_.requests();
+  std::this_thread::sleep_for(milliseconds(100));
+  EXPECT_LE(source_.requests(), requests + 1);
+  EXPECT_CODE(Pending(*content, 10 * kChunk, 8).Wait().status, StatusCode::kDataLoss);
+}
+
+TEST_F(PlannerTest, NothingMoreIsPlannedForALayerThatWent) {
+  Start();
+  MakeShards(2, 40);
+  Attach();
+  auto content = Open(sources_[0], 0);
+  Pending head(*content, 0, 8);
+  auto demand = source_.Next();
+  auto planned = source_.Next();
+  ASSERT_TRUE(demand && planned);
+  for (const auto& source : sources_) streamer_->RemoveFromImage("image", source);
+  demand->Serve();
+  planned->Serve();
+  ExpectBytes(head.Wait(), layers_[0].file(0), 0, 8);
+  // What was decided before the layer went may still come; the rest of 80 chunks does not.
+  source_.ServeEverything();
+  while (source_.HasNext()) source_.Next()->Serve();
+  std::this_thread::sleep_for(milliseconds(50));
+  EXPECT_LE(streamer_->ResidentBytes(*sources_[0]) + streamer_->ResidentBytes(*sources_[1]), 20 * kChunk);
+}
+
+// After a reboot the cache is not believed: what is planned is checked against its digests, not fetched again.
+TEST_F(PlannerTest, UnverifiedChunksAreCheckedAhead) {
+  Start();
+  source_.ServeEverything();
+  MakeShards(1, 12);
+  options_.read_ahead = false;
+  Start();
+  ExpectBytes(Pending(*Open(sources_[0], 0), 0, 9 * kChunk).Wait(), layers_[0].file(0), 0, 9 * kChunk);
+  ASSERT_TRUE(Eventually([&] { return streamer_->ResidentBytes(*sources_[0]) == 9 * kChunk; }));
+  options_.read_ahead = true;
+  Start("boot-2");
+  auto content = Open(sources_[0], 0);
+  ExpectBytes(Pending(*content, 0, 8).Wait(), layers_[0].file(0), 0, 8);
+  ASSERT_TRUE(Eventually([&] { return content->sealed(); }));
+  EXPECT_EQ(source_.requested_bytes(), layers_[0].blob().size());
+}
+
+}  // namespace
+}  // namespace headrace::stream
