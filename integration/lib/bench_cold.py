@@ -5,34 +5,40 @@ import time
 from bench_core import drop_caches
 from bench_net import PLAIN_RTT_MS, Link
 from bench_parts import Fused, Loader
+from bench_servers import KINDS, sent, serve
 from sandbox import Failed, say
 
 PATTERNS = ("P1", "P2", "P2f", "P3", "P3s", "P4", "P5", "P6", "P7", "P8", "P9", "P10")
 RATES = ("1Gbit", "2.5Gbit", "5Gbit")
 LATENCIES = ("0.2ms", "5ms", "20ms", "50ms")
+SERVER_CELLS = ("P2/1Gbit/20ms", "P4/1Gbit/20ms", "P2/5Gbit/5ms", "P4/5Gbit/5ms")  # with each of the other servers as well
 LOADER_READY_S = 0.5  # a GiB of huge pages is allocated in a tenth of that
 QUICK = ("P1/1Gbit/20ms", "P2/1Gbit/20ms", "P4/1Gbit/20ms", "P2/2.5Gbit/50ms", "P4/2.5Gbit/50ms",
          "P2/5Gbit/0.2ms", "P3/5Gbit/0.2ms", "P4/5Gbit/0.2ms", "P2/unshaped/0.2ms", "P8/unshaped/0.2ms")
 
 
 def cold_cells(bench, quick=QUICK, standard=()):
-    """[(rate, latency, [pattern])] of what was asked for; a named cell need not be one of the standard ones."""
+    """[(rate, latency, server, [pattern])] of what was asked for; a named cell need not be one of the standard ones. A cell
+    of the standard ones has a fourth part only if its server is not the usual one."""
     names = list(standard)
     if not names:
         names = [f"{pattern}/{rate}/{latency}" for rate in RATES for latency in LATENCIES for pattern in PATTERNS]
         names += [f"{pattern}/unshaped/0.2ms" for pattern in PATTERNS]
+        names += [f"{cell}/{kind}" for cell in SERVER_CELLS for kind in KINDS if kind]
     for cell in bench.options.cells:
-        cell = "/".join(cell.split("/")[:3])
-        if cell.count("/") == 2 and not set(cell) & set("*?[") and cell not in names:
+        if standard:
+            cell = "/".join(cell.split("/")[:3])  # the fourth part names a system
+        if cell.count("/") in (2, 3) and not set(cell) & set("*?[") and cell not in names:
             names.append(cell)
     if bench.options.quick and not bench.options.cells:
         names = list(quick)
     links = {}
     for name in names:
-        pattern, rate, latency = name.split("/")
-        if bench.wanted(name) and pattern in PATTERNS:
-            links.setdefault((rate, latency), []).append(pattern)
-    return [(rate, latency, patterns) for (rate, latency), patterns in links.items()]
+        pattern, rate, latency, kind = (name + "/").split("/")[:4]
+        wanted = bench.wanted(name) or (standard and bench.wanted_with_format(name))
+        if wanted and pattern in PATTERNS:
+            links.setdefault((rate, latency, kind), []).append(pattern)
+    return [(*link, patterns) for link, patterns in links.items()]
 
 
 def cold_run(bench, model, link, pattern, **more):
@@ -45,7 +51,8 @@ def cold_run(bench, model, link, pattern, **more):
     fused = Fused(bench, link, more.get("settings"), more.get("cgroup"))
     loader = Loader(bench, pattern, None, more.get("processes"), checksum, like=model.directory)
     try:
-        link.reset_stats()
+        if link.counts:
+            link.reset_stats()
         time.sleep(LOADER_READY_S)
         view, start_s = fused.mount(model.served)
         loader.show(view / "models")
@@ -53,10 +60,9 @@ def cold_run(bench, model, link, pattern, **more):
         since_mount = time.monotonic() - fused.mounted_at
         if pattern != "P1":  # after P1 a background fill would go on; only its latencies count
             fused.wait_until_at_rest()
-        stats = link.stats()
+        stats = sent(link, fused)
         return {**report, "start_s": start_s, "since_mount_s": since_mount, "daemon_cpu_s": fused.cpu_seconds(),
-                "rss_mib": fused.memory_mib(), "blob_bytes": stats["blob_bytes"], "requests": stats["requests"],
-                "max_connections": stats.get("max_connections")}
+                "rss_mib": fused.memory_mib(), "blob_bytes": stats["blob_bytes"], "requests": stats["requests"]}
     except Failed:
         if fused.daemon.process.poll() is not None:
             say(fused.daemon.tail())
@@ -114,7 +120,7 @@ class LinkRuns:
         whole = pattern != "P1"
         bench.record(self.suite, case, "resident_s", column("resident_s"), "s", control=wire if whole else None,
                      limit=self.limit() if whole else None, note="control: parallel range GETs to /dev/null on the same link")
-        delayed = link.rtt_ms > PLAIN_RTT_MS
+        delayed = link.rtt_ms > PLAIN_RTT_MS and not case.endswith("/object-store")  # whose own delays are no round trips
         bench.record(self.suite, case, "first_byte_s", column("first_byte_s"), "s", control=rtt,
                      limit=2.2 * link.rtt_ms / 1000 if delayed and pattern in ("P1", "P2") else None,
                      note="control: one round trip")
@@ -133,12 +139,12 @@ class LinkRuns:
         bench.record(self.suite, case, "loader_cpu_s", column("cpu_s"), "s", note="user + system of the loader")
 
 
-def run_on_link(bench, suite, model, rate, latency, cells, rounds):
+def run_on_link(bench, suite, model, rate, latency, cells, rounds, server=""):
     """Makes the link, does the rounds, reports. Results so far survive a failure."""
     link = Link(bench, rate, latency)
     runs = LinkRuns(bench, suite, model, link)
     try:
-        link.serve(model.served)
+        serve(bench, link, model, server)
         for number in range(rounds):
             wire_s = model.compressed * 8 / link.bits if link.bits else 2
             bench.spend((wire_s + 8) * (len(cells) + 1), f"{rate}/{latency}, round {number + 1}")
@@ -150,9 +156,10 @@ def run_on_link(bench, suite, model, rate, latency, cells, rounds):
 
 
 def suite_cold(bench, model):
-    for rate, latency, patterns in cold_cells(bench):
-        cells = {f"{pattern}/{rate}/{latency}": (pattern, {}) for pattern in patterns}
-        bench.attempt(f"cold */{rate}/{latency}", run_on_link, bench, "cold", model, rate, latency, cells, bench.runs(3))
+    for rate, latency, server, patterns in cold_cells(bench):
+        suffix = f"{rate}/{latency}" + (f"/{server}" if server else "")
+        cells = {f"{pattern}/{suffix}": (pattern, {}) for pattern in patterns}
+        bench.attempt(f"cold */{suffix}", run_on_link, bench, "cold", model, rate, latency, cells, bench.runs(3), server)
     _compare_p2_with_p4(bench)
 
 

@@ -123,11 +123,13 @@ class Bench:
     # ---- cells and results ----
 
     def wanted(self, cell):
-        """Was this cell asked for (--cells, patterns as of a shell)? A pattern with a format asks for the cell without it, too."""
-        patterns = list(self.options.cells)
-        if cell.count("/") == 2:
-            patterns += [pattern.rpartition("/")[0] for pattern in patterns if pattern.count("/") == 3]
-        return not patterns or any(fnmatch.fnmatchcase(cell, pattern) for pattern in patterns)
+        """Was this cell asked for (--cells, patterns as of a shell)?"""
+        return not self.options.cells or any(fnmatch.fnmatchcase(cell, pattern) for pattern in self.options.cells)
+
+    def wanted_with_format(self, cell):
+        """Was this cell asked for with any format (a fourth part)?"""
+        patterns = [pattern.rpartition("/")[0] for pattern in self.options.cells if pattern.count("/") == 3]
+        return any(fnmatch.fnmatchcase(cell, pattern) for pattern in patterns)
 
     def record(self, suite, case, metric, samples, unit, **more):
         """Keeps the median of `samples`. more: control (a number in the same unit), limit (the target), note."""

@@ -7,6 +7,7 @@ import random
 import shutil
 import subprocess
 import tarfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from oci import CONFIG, LAYER, MANIFEST, sha256_file
@@ -47,9 +48,11 @@ def layout_of_model(layout, directory, work, compression):
     """An ordinary image of a model: a layer for each shard and one for the small files; compression: "gzip" or "none"."""
     (layout / "blobs/sha256").mkdir(parents=True)
     small = [path for path in sorted(directory.iterdir()) if path.suffix != ".safetensors"]
-    descriptors, diff_ids = [], []
-    for number, files in enumerate([small, *([path] for path in sorted(directory.glob("*.safetensors")))]):
+    groups = [small, *([path] for path in sorted(directory.glob("*.safetensors")))]
+
+    def one(number):
         tar = work / f"layer{number}.tar"
+        files = groups[number]
         with tarfile.open(tar, "w", format=tarfile.PAX_FORMAT) as out:
             for path in files:
                 info = out.gettarinfo(path, arcname=f"models/{path.name}")
@@ -57,16 +60,17 @@ def layout_of_model(layout, directory, work, compression):
                 info.uname = info.gname = ""
                 with open(path, "rb") as content:
                     out.addfile(info, content)
-        diff_ids.append("sha256:" + sha256_file(tar))
-        media_type = LAYER
+        diff_id, media_type = "sha256:" + sha256_file(tar), LAYER
         if compression == "gzip":
             subprocess.run(["gzip", "-1", "-f", tar], check=True)
             tar, media_type = Path(f"{tar}.gz"), LAYER + "+gzip"
         digest = sha256_file(tar)
         size = tar.stat().st_size
         shutil.move(tar, layout / "blobs/sha256" / digest)
-        descriptors.append({"mediaType": media_type, "digest": f"sha256:{digest}", "size": size})
-    write_layout(layout, descriptors, diff_ids)
+        return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": size}, diff_id
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        made = list(pool.map(one, range(len(groups))))
+    write_layout(layout, [descriptor for descriptor, _ in made], [diff_id for _, diff_id in made])
 
 
 def push_layout(client, layout, repository, tag="1"):

@@ -53,6 +53,7 @@ class Link:
         self.bits, self.rtt_ms = parse_rate(rate), parse_latency(latency)
         number = bench.number("link")
         self.client, self.server = f"client{number}", f"server{number}"
+        self.counts = False  # does the server count what it sends (/stats)?
         self._delay = None
         self._admin = None
         self._daemons = []

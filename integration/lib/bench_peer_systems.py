@@ -33,6 +33,7 @@ class _Peer:
     plugin = ""
     repository = ""
     lazy = True
+    prepare_s = 60  # what making the image of 1 GiB may take
 
     def config(self, containerd_socket):
         raise NotImplementedError
@@ -110,6 +111,8 @@ class Stargz(_Peer):
 
 class Soci(_Peer):
     """SOCI: gzip layers with an index beside them (SOCI index manifest v2), or its parallel pull, which is not lazy."""
+
+    prepare_s = 120
 
     def __init__(self, parallel):
         self.name = "soci-parallel" if parallel else "soci"
@@ -207,4 +210,5 @@ def _pushed(client):
     return "/" + "/".join(json.loads(content)["repositories"]) + "/"
 
 
-PEERS = [Stargz(False), Stargz(True), Soci(False), Soci(True), Nydus()]
+# Those that take longest to prepare come last: --quick may have no time for them.
+PEERS = [Nydus(), Stargz(True), Stargz(False), Soci(False), Soci(True)]

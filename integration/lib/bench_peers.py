@@ -14,31 +14,17 @@ from pathlib import Path
 from bench_cold import cold_cells
 from bench_core import drop_caches
 from bench_image import push_layout
-from bench_net import ADMIN_SERVER, PORT, REGISTRY, Link
+from bench_net import REGISTRY, Link
 from bench_parts import Loader, write_config
 from bench_peer_systems import PEERS
-from oci import RegistryClient
-from parts import Containerd, Headrace, port_answers
-from sandbox import DEPS, Failed, Skip, need_program, run, say
+from bench_servers import DockerRegistry
+from parts import Containerd, Headrace
+from sandbox import Failed, Skip, run, say
 
 QUICK = ("P2/1Gbit/20ms",)
 LINKS = ("1Gbit/20ms", "2.5Gbit/5ms", "5Gbit/0.2ms", "5Gbit/50ms")
 CELLS = tuple(f"{pattern}/{link}" for link in LINKS for pattern in ("P2", "P4"))
 OURS = "headrace"
-
-
-class DockerRegistry:
-    """The real docker-registry in the server namespace of a link; its blobs are in memory and outlive the link."""
-
-    def __init__(self, bench, link, root):
-        program = need_program(DEPS / "registry/usr/bin/docker-registry", "docker-registry")
-        config = bench.box.directory / "link-registry.yml"
-        config.write_text(f"version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n"
-                          f"storage: {{filesystem: {{rootdirectory: {root}}}}}\nhttp: {{addr: ':{PORT}'}}\n")
-        self.client = RegistryClient(f"{ADMIN_SERVER}:{PORT}")
-        daemon = link.daemon("link-registry", link.in_server(program, "serve", config), {"OTEL_TRACES_EXPORTER": "none"})
-        daemon.wait_until(lambda: port_answers(self.client.host), "a registry on the link")
-        link.measure_rtt()
 
 
 class System:
@@ -132,7 +118,7 @@ class Peers:
         if not self._asked_for(peer.name):
             return
         try:
-            self.bench.spend(150, peer.name)
+            self.bench.spend(peer.prepare_s, peer.name)
             peer.prepare(self.bench, self.model, link, registry.client)
             self.systems[peer.name] = peer.system(System)
             if peer.lazy:
@@ -199,5 +185,5 @@ class Peers:
 def suite_peers(bench, model):
     peers = Peers(bench, model)
     Path(peers.registry_root).mkdir(exist_ok=True)
-    for rate, latency, patterns in cold_cells(bench, quick=QUICK, standard=CELLS):
+    for rate, latency, _, patterns in cold_cells(bench, quick=QUICK, standard=CELLS):
         bench.attempt(f"peers */{rate}/{latency}", peers.on_link, rate, latency, patterns, bench.runs(3))
