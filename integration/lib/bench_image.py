@@ -1,4 +1,4 @@
-"""OCI layouts that the suites need and `headrace` does not make: ordinary images, and one whose table of contents speaks of a TiB."""
+"""OCI layouts that the suites need and `headrace` does not make: ordinary images, and one that claims to hold a TiB."""
 
 import hashlib
 import json

@@ -148,7 +148,8 @@ class Soci(_Peer):
 
 
 class Nydus(_Peer):
-    """nydus-snapshotter with nydusd (FUSE) and a RAFS v6 image of its own builder, zstd in chunks of 1 MiB; it does not verify what it reads of such an image."""
+    """nydus-snapshotter with nydusd (FUSE) and a RAFS v6 image of its own builder, zstd in chunks of 1 MiB. What it reads of
+    such an image it does not verify: nydusd refuses to start if it is asked to."""
 
     name = plugin = repository = "nydus"
 

@@ -110,7 +110,7 @@ class Peers:
                 self._push_peer(peer, link, registry)
 
     def _asked_for(self, name):
-        """--cells with a fourth part names systems: P2/1Gbit/20ms/stargz. Ours is always there: it is what they are compared with."""
+        """--cells with a fourth part names systems: P2/1Gbit/20ms/stargz. Ours is always there, to be compared with."""
         systems = [cell.rpartition("/")[2] for cell in self.bench.options.cells if cell.count("/") == 3]
         return not systems or name in systems or name == OURS
 

@@ -1,6 +1,6 @@
 """What stands at the far end of a link: bench-blobserver, plain or as an object store, or a real docker-registry or nginx.
 
-All serve the blobs from memory. The kind is the fourth part of a cell (P2/1Gbit/20ms/object-store); none means bench-blobserver, plain.
+All serve the blobs from memory. The kind is the fourth part of a cell (P2/1Gbit/20ms/object-store); none: bench-blobserver, plain.
 """
 
 import shutil
@@ -45,7 +45,8 @@ def _nginx(bench, link, model):
     run(["chmod", "-R", "a+rX", model.served])
     config = work / "nginx.conf"
     config.write_text(
-        f"user root;\ndaemon off;\nworker_processes 1;\npid {work}/pid;\nerror_log stderr warn;\nevents {{ worker_connections 1024; }}\n"
+        f"user root;\ndaemon off;\nworker_processes 1;\npid {work}/pid;\nerror_log stderr warn;\n"
+        "events { worker_connections 1024; }\n"
         f"http {{ access_log off; sendfile on; keepalive_requests 100000; default_type application/octet-stream;\n"
         + "".join(f"  {name}_temp_path {work}/{name};\n" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")) +
         f"  server {{ listen {PORT};\n    location = /v2/ {{ return 200 '{{}}'; }}\n"
