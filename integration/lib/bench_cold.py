@@ -1,8 +1,9 @@
 """Suites cold, fanout and cpu: what a loader waits for when nothing is here yet."""
 
+import os
 import time
 
-from bench_core import drop_caches
+from bench_core import busy_seconds, drop_caches
 from bench_net import PLAIN_RTT_MS, Link
 from bench_parts import Fused, Loader
 from bench_servers import KINDS, sent, serve
@@ -55,13 +56,14 @@ def cold_run(bench, model, link, pattern, **more):
             link.reset_stats()
         time.sleep(LOADER_READY_S)
         view, start_s = fused.mount(model.served)
+        busy, began = busy_seconds(), time.monotonic()
         loader.show(view / "models")
         report = loader.result(timeout)
-        since_mount = time.monotonic() - fused.mounted_at
+        busy = (busy_seconds() - busy) / (time.monotonic() - began) / os.cpu_count()
         if pattern != "P1":  # after P1 a background fill would go on; only its latencies count
             fused.wait_until_at_rest()
         stats = sent(link, fused)
-        return {**report, "start_s": start_s, "since_mount_s": since_mount, "daemon_cpu_s": fused.cpu_seconds(),
+        return {**report, "start_s": start_s, "machine_busy": busy, "daemon_cpu_s": fused.cpu_seconds(),
                 "rss_mib": fused.memory_mib(), "blob_bytes": stats["blob_bytes"], "requests": stats["requests"]}
     except Failed:
         if fused.daemon.process.poll() is not None:
@@ -136,6 +138,8 @@ class LinkRuns:
                      control=floor["cpu_s"] / floor["bytes"] * 1e9, limit=1.3 * floor["cpu_s"] / floor["bytes"] * 1e9,
                      note="user + system of headrace-fused only; control: sha256 + zstd + one copy")
         bench.record(self.suite, case, "rss_mib", column("rss_mib"), "MiB", note="highest VmRSS of headrace-fused")
+        bench.record(self.suite, case, "machine_busy", column("machine_busy"), "of all cores",
+                     note="daemon, loader, registry and network together: near 1, the processors are what limits")
         bench.record(self.suite, case, "loader_cpu_s", column("cpu_s"), "s", note="user + system of the loader")
 
 

@@ -27,6 +27,13 @@ def _jiffies():
     return fields[3], sum(fields)  # idle without iowait: a machine that waits for its disk is not quiet
 
 
+def busy_seconds():
+    """Processor seconds that anything on this machine used so far; waiting for the disk is not use."""
+    user, nice, system, _, _, irq, softirq, steal = (
+        int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
+
+
 def memory_kib(key="MemAvailable"):
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith(key + ":"):
@@ -199,7 +206,7 @@ def _text(number):
 def _with_range(row):
     if row is None:
         return "-"
-    spread = f" [{_text(row['min'])} - {_text(row['max'])}]" if row["runs"] > 1 else ""
+    spread = f" [{_text(row['min'])} - {_text(row['max'])}]" if row["runs"] > 1 and row["metric"] == "resident_s" else ""
     return _text(row["value"]) + spread + {True: " ok", False: " MISSED", None: ""}[row.get("met")]
 
 
@@ -212,7 +219,7 @@ def _aligned(lines):
 
 # Metrics that stand side by side, one line for a cell: (metric, head of the column).
 CELL_COLUMNS = (("resident_s", "resident s"), ("first_byte_s", "first byte s"), ("wire_amplification", "amplification"),
-                ("cpu_s_per_gb", "CPU s/GB"), ("rss_mib", "RSS MiB"), ("start_s", "mount s"))
+                ("cpu_s_per_gb", "CPU s/GB"), ("rss_mib", "RSS MiB"), ("machine_busy", "busy"), ("start_s", "mount s"))
 
 
 def print_cells(suite, rows):

@@ -136,7 +136,6 @@ class Fused:
         self.daemon = Daemon(bench.box, name, argv)
         self.daemon.wait_until(lambda: self.control.exists() and os.path.ismount(self.mount_point), "its mount and control socket")
         self.pid = self.daemon.process.pid
-        self.mounted_at = None
 
     def _ctl(self, *arguments, timeout=120):
         return self.bench.tool_json("fused-ctl", "--socket", self.control, *arguments, timeout=timeout)
@@ -144,7 +143,6 @@ class Fused:
     def mount(self, layout, image=IMAGE, timeout=120):
         """Mounts all layers. Returns (directory of the merged view, seconds that the calls took)."""
         answer = self._ctl("mount", "--ref", image, "--layout", layout, timeout=timeout)
-        self.mounted_at = time.monotonic()
         return Path(answer["paths"][-1]), answer["seconds"]
 
     def status(self):
