@@ -22,7 +22,7 @@ from parts import Containerd, Headrace
 from sandbox import Failed, Skip, run, say
 
 QUICK = ("P2/1Gbit/20ms",)
-LINKS = ("1Gbit/20ms", "2.5Gbit/5ms", "5Gbit/0.2ms", "5Gbit/50ms")
+LINKS = ("1Gbit/20ms", "2.5Gbit/5ms", "5Gbit/0.2ms", "5Gbit/20ms", "5Gbit/50ms")
 CELLS = tuple(f"{pattern}/{link}" for link in LINKS for pattern in ("P2", "P4"))
 OURS = "headrace"
 
