@@ -19,6 +19,16 @@ namespace headrace {
   X(ranges_demand, "headrace_ranges_demand_total", "counter", "ranges asked for because somebody reads them")           \
   X(ranges_read_ahead, "headrace_ranges_read_ahead_total", "counter", "ranges asked for ahead of readers")             \
   X(ranges_fill, "headrace_ranges_fill_total", "counter", "ranges asked for to complete an image in the background")   \
+  X(ranges_active, "headrace_ranges_active", "gauge", "ranges under way")                                             \
+  X(ranges_queued, "headrace_ranges_queued", "gauge", "ranges that wait for memory")                                  \
+  X(inflight_bytes, "headrace_inflight_bytes", "gauge", "memory charged to chunks on their way, compressed and decoded") \
+  X(pool_queue, "headrace_pool_queue", "gauge", "chunks and other tasks that wait for a core or are on one")          \
+  X(chunk_wire_bytes, "headrace_chunk_wire_bytes_total", "counter", "compressed bytes of the chunks that came; wire bytes over these is the amplification") \
+  X(chunk_decode_us, "headrace_chunk_decode_microseconds_total", "counter", "time of cores spent on decoding chunks") \
+  X(chunk_hash_us, "headrace_chunk_hash_microseconds_total", "counter", "time of cores spent on the digests of chunks") \
+  X(cache_write_us, "headrace_cache_write_microseconds_total", "counter", "time spent on writing chunks to the local cache") \
+  X(reads_stalled, "headrace_reads_stalled_total", "counter", "reads that waited for bytes")                          \
+  X(read_stall_us, "headrace_read_stall_microseconds_total", "counter", "how long they waited, added up")             \
   X(range_window, "headrace_range_window", "gauge", "ranges that may be under way when one is planned")                \
   X(chunk_fetches, "headrace_chunk_fetches_total", "counter", "chunks fetched from a registry")                     \
   X(chunk_joins, "headrace_chunk_joins_total", "counter", "readers that joined a fetch already under way")          \
@@ -34,6 +44,7 @@ namespace headrace {
   X(fuse_opens_passthrough, "headrace_fuse_opens_passthrough_total", "counter", "opens answered with passthrough")  \
   X(fuse_opens_direct, "headrace_fuse_opens_direct_total", "counter", "opens answered with direct I/O")             \
   X(fuse_opens_cached, "headrace_fuse_opens_cached_total", "counter", "opens answered with the page cache")         \
+  X(fuse_opens_waited, "headrace_fuse_opens_waited_total", "counter", "opens that waited for a complete file to be sealed") \
   X(reads_waiting, "headrace_reads_waiting", "gauge", "reads that wait for the network now")                        \
   X(open_files, "headrace_open_files", "gauge", "open file handles")                                                \
   X(layers, "headrace_layers", "gauge", "layers attached")                                                          \

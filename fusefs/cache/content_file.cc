@@ -17,6 +17,8 @@
 namespace headrace::cache {
 namespace {
 
+constexpr uint64_t kWriteBackBytes = uint64_t{32} << 20;
+
 Status LockFile(int fd, int operation) {
   while (::flock(fd, operation) != 0) {
     if (errno != EINTR) return Status::FromErrno(errno, "flock");
@@ -176,6 +178,7 @@ Status ContentFile::WriteChunk(uint32_t chunk, uint64_t offset, std::span<const 
   if (status.ok()) status = SizeIsRight();
   if (status.ok()) {
     Metrics::Add(shared_->metrics.cache_write_bytes, static_cast<int64_t>(bytes.size()));
+    WriteBack(bytes.size());
     return SetPresent(chunk);
   }
   if (shared_->WriteFailed()) log::Warn("cache write failed, serving without error=\"{}\"", status.ToString());
@@ -239,10 +242,45 @@ void ContentFile::Drop(uint32_t chunk) {
   if (!status.ok()) Damage("a chunk cannot be dropped: " + status.ToString());
 }
 
+// The disk begins to write early and all along: a file that is complete is then sealed soon, and dirty pages do not pile up until the kernel
+// makes writers wait.
+void ContentFile::WriteBack(uint64_t written) {
+  if (not_written_back_.fetch_add(written, std::memory_order_relaxed) + written < kWriteBackBytes) return;
+  not_written_back_.store(0, std::memory_order_relaxed);
+  // On the store's thread: it may wait for the disk's queue. Its errors show at the seal's fdatasync.
+  shared_->sealer->Post([self = shared_from_this()] { ::sync_file_range(self->data_.get(), 0, 0, SYNC_FILE_RANGE_WRITE); });
+}
+
+void ContentFile::WhenSealEnds(std::function<void()> done) {
+  {
+    MutexLock lock(mu_);
+    if (sealing_) {
+      on_seal_end_.push_back(std::move(done));
+      return;
+    }
+  }
+  done();
+}
+
+void ContentFile::SealEnded() {
+  std::vector<std::function<void()>> waiting;
+  {
+    MutexLock lock(mu_);
+    sealing_ = false;
+    waiting.swap(on_seal_end_);
+  }
+  for (const auto& done : waiting) done();
+}
+
 void ContentFile::MaybeSeal() {
   if (!complete() || sealed()) return;
+  {
+    MutexLock lock(mu_);
+    sealing_ = true;
+  }
   shared_->sealer->Post([self = shared_from_this()] {
     Status status = self->Seal();
+    self->SealEnded();
     if (!status.ok()) {
       Metrics::Add(self->shared_->metrics.cache_write_errors);
       log::Warn("cache file not sealed content={} error=\"{}\"", self->spec_.id.Hex(), status.ToString());

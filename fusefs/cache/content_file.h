@@ -13,9 +13,11 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "fusefs/base/digest.h"
 #include "fusefs/base/file.h"
@@ -55,6 +57,9 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   bool sealed() const { return sealed_.load(std::memory_order_acquire); }
   // False: the backing file was found damaged; every chunk is kAbsent and writes are refused until all users let go and open it anew.
   bool usable() const { return !damaged_.load(std::memory_order_acquire); }
+  // Calls `done` once, when a seal that is under way has ended, well or not; at once if none is (not complete, sealed already, damaged).
+  // On the store's sealing thread or the caller's.
+  void WhenSealEnds(std::function<void()> done);
   // Regular file, opened O_RDONLY; owned by this object, valid as long as it lives. REQUIRES: sealed() was seen true once.
   int backing_fd() const;
 
@@ -82,6 +87,8 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   Status SizeIsRight();
   void MaybeSeal();
   Status Seal();
+  void SealEnded();
+  void WriteBack(uint64_t written);
   Status OpenReadOnly();
   void Damage(const std::string& why);
   void UnlinkIfOurs();
@@ -97,6 +104,9 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   UniqueFd read_only_;  // set before sealed_ becomes true
   std::unique_ptr<std::atomic<ChunkState>[]> states_;  // null if it was sealed when it was opened: all present
   Mutex mu_;                                           // transitions of missing_, sealed_, damaged_; never held across I/O
+  bool sealing_ HR_GUARDED_BY(mu_) = false;
+  std::vector<std::function<void()>> on_seal_end_ HR_GUARDED_BY(mu_);
+  std::atomic<uint64_t> not_written_back_{0};          // bytes given to the page cache since writing to the disk was last begun
   std::atomic<uint32_t> missing_{0};                   // chunks that are not kPresent
   std::atomic<bool> sealed_{false};
   std::atomic<bool> damaged_{false};

@@ -21,7 +21,7 @@ void FrameJob::Reset() {
 
 Result<std::unique_ptr<FramePipeline>> FramePipeline::Create(unsigned threads, int zstd_level, Done done) {
   std::unique_ptr<FramePipeline> pipeline(new FramePipeline(std::move(done)));
-  pipeline->capacity_ = size_t{threads} + 2;
+  pipeline->capacity_ = size_t{threads} + 4;
   for (unsigned i = 0; i < threads; ++i) {
     HR_ASSIGN_OR_RETURN(auto compressor, FrameCompressor::Create(zstd_level));
     pipeline->compressors_.push_back(std::move(compressor));

@@ -4,7 +4,7 @@
 // three steps on the pipeline's own threads: the digests of its bytes (strictly in order, by one thread at a time: SHA-256 of the
 // whole tar, SHA-256 and CRC-64 of each file, SHA-256 of each chunk), compression (any order), and the SHA-256 of the blob (in order,
 // after compression). Finished jobs are handed to `done` in order, on the thread that calls Submit or Drain.
-// One thread drives it. At most threads + 2 jobs are under way, each with one buffer of input and one of output; Submit waits.
+// One thread drives it. At most threads + 4 jobs are under way, each with one buffer of input and one of output; Submit waits.
 #ifndef HEADRACE_FUSEFS_FORMAT_FRAME_PIPELINE_H_
 #define HEADRACE_FUSEFS_FORMAT_FRAME_PIPELINE_H_
 

@@ -27,8 +27,8 @@ struct LayerWriterOptions {
   unsigned threads = 1;
 };
 
-// threads + 2 jobs under way and one that is filled, each with its bytes and its frames.
-constexpr uint64_t LayerWriterBuffers(unsigned threads, uint64_t chunk_size) { return (2 * uint64_t{threads} + 6) * chunk_size; }
+// threads + 4 jobs under way and one that is filled, each with its bytes and its frames.
+constexpr uint64_t LayerWriterBuffers(unsigned threads, uint64_t chunk_size) { return (2 * uint64_t{threads} + 10) * chunk_size; }
 
 struct LayerSummary {
   Digest diff_id;       // SHA-256 of the tar

@@ -2,6 +2,7 @@
 
 #include <zstd.h>
 
+#include <chrono>
 #include <string>
 
 #include "fusefs/base/text.h"
@@ -81,7 +82,8 @@ Result<LayerIndex> ReadToc(std::span<const uint8_t> compressed, const TocLocatio
   return ParseTocJson(json, location.offset - kSkippableHeaderSize, location.blob_size);
 }
 
-Status DecodeChunk(const Chunk& chunk, std::span<const uint8_t> compressed, std::span<uint8_t> out) {
+Status DecodeChunk(const Chunk& chunk, std::span<const uint8_t> compressed, std::span<uint8_t> out, ChunkTimes* times) {
+  using Clock = std::chrono::steady_clock;
   if (chunk.kind != ChunkKind::kStored || chunk.size != out.size() || chunk.size > limits::kChunkSizeMax) {
     return InternalError("DecodeChunk: buffer of " + std::to_string(out.size()) + " bytes for a chunk of " +
                          std::to_string(chunk.size));
@@ -90,8 +92,11 @@ Status DecodeChunk(const Chunk& chunk, std::span<const uint8_t> compressed, std:
     return DataLossError("chunk has " + std::to_string(compressed.size()) + " compressed bytes, should be " +
                          std::to_string(chunk.blob_size));
   }
+  const Clock::time_point start = Clock::now();
   HR_RETURN_IF_ERROR(DecodeFrames(compressed, out).Annotate("chunk"));
+  const Clock::time_point decoded = Clock::now();
   Digest actual = Digest::Of(std::span<const uint8_t>(out));
+  if (times != nullptr) *times = {(decoded - start).count(), (Clock::now() - decoded).count()};
   if (actual != chunk.digest) {
     return DataLossError("chunk has digest " + actual.ToString() + ", should be " + chunk.digest.ToString());
   }

@@ -39,9 +39,16 @@ Result<LayerIndex> ReadToc(std::span<const uint8_t> compressed, const TocLocatio
 // README.md, "What is read"; errors name the entry. `data_end`: chunks must end at or before this offset of the blob.
 Result<LayerIndex> ParseTocJson(std::string_view json, uint64_t data_end, uint64_t blob_size);
 
+// What a chunk cost a core, in nanoseconds.
+struct ChunkTimes {
+  int64_t decode_ns = 0;
+  int64_t hash_ns = 0;
+};
+
 // Decodes one stored chunk and verifies its digest. `out` has exactly chunk.size bytes; on error its content is not to be used.
 // DataLoss: the frame is damaged, has another size, or the digest differs.
-Status DecodeChunk(const Chunk& chunk, std::span<const uint8_t> compressed, std::span<uint8_t> out);
+Status DecodeChunk(const Chunk& chunk, std::span<const uint8_t> compressed, std::span<uint8_t> out,
+                   ChunkTimes* times = nullptr);
 
 }  // namespace headrace::format
 

@@ -45,6 +45,13 @@ void PendingRead::Finish(const Status& status, std::span<const uint8_t> bytes) {
   table_->Replied();
 }
 
+void PendingRead::Complete(const std::function<void(fuse_req* req)>& reply) {
+  if (!table_->Take(id_)) return;
+  fuse_req_interrupt_func(req_, nullptr, nullptr);
+  reply(req_);
+  table_->Replied();
+}
+
 // Runs with libfuse's lock of the request held: it must not answer here.
 void PendingRead::OnInterrupt(fuse_req* /*req*/, void* read) {
   auto* self = static_cast<PendingRead*>(read);

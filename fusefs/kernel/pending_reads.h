@@ -11,6 +11,7 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <unordered_map>
@@ -30,6 +31,8 @@ class PendingRead : public std::enable_shared_from_this<PendingRead> {
  public:
   // Answers with the bytes or the error, unless the request was answered or given up already.
   void Finish(const Status& status, std::span<const uint8_t> bytes);
+  // The same for a request that waits for something else than bytes (an open): `reply` answers it, or is not called.
+  void Complete(const std::function<void(fuse_req* req)>& reply);
 
  private:
   friend class PendingReads;

@@ -1,6 +1,7 @@
 #include "fusefs/stream/content.h"
 
 #include <algorithm>
+#include <atomic>
 #include <utility>
 
 #include "fusefs/base/log.h"
@@ -41,6 +42,17 @@ void Content::AddSource(std::shared_ptr<const LayerSource> layer, uint32_t entry
 int Content::backing_fd() const {
   HEADRACE_CHECK(file_ != nullptr);
   return file_->backing_fd();
+}
+
+void Content::AwaitSeal(std::chrono::milliseconds most, std::function<void()> done) {
+  Gate::Pass pass(core_->gate);
+  if (!pass || !file_ || sealed() || !file_->complete()) return done();
+  auto called = std::make_shared<std::atomic<bool>>(false);
+  const auto once = [called, work = std::move(done)] {
+    if (!called->exchange(true)) work();
+  };
+  core_->After(most, once);
+  file_->WhenSealEnds(once);
 }
 
 std::string Content::Where() const { return "layer " + home_.layer->blob.digest.ToString(); }
@@ -115,7 +127,8 @@ void Content::ReadThrough(uint64_t offset, uint64_t size, ReadDone done) {
   auto op = std::make_shared<ReadOp>(shared_from_this(), offset, size, std::move(done));
   Gate::Pass pass(core_->gate);
   if (!pass) return op->Fail(CancelledError("the streamer is shut down"));
-  op->deadline = std::chrono::steady_clock::now() + core_->options.read_deadline;
+  op->started = std::chrono::steady_clock::now();
+  op->deadline = op->started + core_->options.read_deadline;
   core_->deadlines.Attach(*op);
   const uint32_t first = ChunkAt(offset);
   const uint32_t end = ChunkAt(offset + size - 1) + 1;
@@ -277,7 +290,12 @@ void Content::Verify(const std::shared_ptr<Flight>& flight) {
 }
 
 bool Content::StoreInCache(uint32_t index, std::span<const uint8_t> bytes) {
-  return file_ && file_->WriteChunk(index, chunk(index).file_offset, bytes).ok();
+  if (!file_) return false;
+  const TimePoint start = std::chrono::steady_clock::now();
+  const bool stored = file_->WriteChunk(index, chunk(index).file_offset, bytes).ok();
+  Metrics::Add(core_->metrics.cache_write_us,
+               std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - start).count());
+  return stored;
 }
 
 void Content::Deliver(const std::shared_ptr<Flight>& flight, Buffer bytes, Origin origin) {

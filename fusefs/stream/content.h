@@ -71,6 +71,8 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
   // FileContent
   uint64_t size() const override { return spec_.size; }
   bool sealed() const override { return file_ && file_->sealed(); }
+  bool complete() const override { return file_ && file_->complete(); }
+  void AwaitSeal(std::chrono::milliseconds most, std::function<void()> done) override;
   int backing_fd() const override;
   void Read(uint64_t offset, uint64_t size, ReadDone done) override;
   void FetchAll() override;

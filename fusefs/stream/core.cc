@@ -43,7 +43,7 @@ Core::Core(const StreamerOptions& o, registry::RangeSource& s, ThreadPool& p, Ti
       source(s),
       metrics(m),
       buffers(std::make_shared<BufferPool>(o.inflight_bytes_max)),
-      scheduler(std::make_shared<Scheduler>(o.inflight_bytes_max, o.range_bytes_max * kQuantumFactor)),
+      scheduler(std::make_shared<Scheduler>(o.inflight_bytes_max, o.range_bytes_max * kQuantumFactor, &m)),
       deadlines(m),
       pool_(p),
       timer_(t),
@@ -51,9 +51,12 @@ Core::Core(const StreamerOptions& o, registry::RangeSource& s, ThreadPool& p, Ti
           std::chrono::steady_clock::now().time_since_epoch().count())) {}
 
 void Core::Post(std::function<void()> task) {
+  Metrics::Add(metrics.pool_queue);
   pool_.Post([self = shared_from_this(), work = std::move(task)] {
     Gate::Pass pass(self->gate);
-    if (pass) work();
+    if (!pass) return;
+    work();
+    Metrics::Add(self->metrics.pool_queue, -1);
   });
 }
 

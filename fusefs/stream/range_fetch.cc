@@ -108,10 +108,14 @@ bool RangeFetch::Consume(std::span<const uint8_t> data, std::vector<std::shared_
 void RangeFetch::Decode(Arrived& arrived) {
   Slot& slot = arrived.slot;
   Buffer decoded = core_->buffers->Get(slot.chunk->size);
-  Status status = decoded.valid() ? format::DecodeChunk(*slot.chunk, std::as_const(slot.compressed).bytes(), decoded.bytes())
+  format::ChunkTimes times;
+  Status status = decoded.valid() ? format::DecodeChunk(*slot.chunk, std::as_const(slot.compressed).bytes(), decoded.bytes(), &times)
                                   : ResourceExhaustedError("no memory for a chunk");
   slot.compressed = Buffer();
+  Metrics::Add(core_->metrics.chunk_decode_us, times.decode_ns / 1000);
+  Metrics::Add(core_->metrics.chunk_hash_us, times.hash_ns / 1000);
   if (status.ok()) {
+    Metrics::Add(core_->metrics.chunk_wire_bytes, static_cast<int64_t>(slot.chunk->blob_size));
     content_->Deliver(slot.flight, std::move(decoded), Content::Origin::kWire);
     return;
   }

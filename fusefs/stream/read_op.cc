@@ -57,6 +57,9 @@ void Deadlines::Unlist(ReadOp& op) {
   waiting_.erase(op.position_);
   op.listed_ = false;
   Metrics::Add(metrics_.reads_waiting, -1);
+  Metrics::Add(metrics_.reads_stalled);
+  Metrics::Add(metrics_.read_stall_us,
+               std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - op.started).count());
 }
 
 void Deadlines::Remove(ReadOp& op) {

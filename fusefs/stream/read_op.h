@@ -46,6 +46,7 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
   const std::shared_ptr<Content> content;
   const uint64_t offset;
   const uint64_t size;
+  TimePoint started;
   TimePoint deadline;
   Buffer buffer;  // assembled here; not used if one chunk holds everything
 

@@ -32,6 +32,7 @@ void Scheduler::Submit(const std::shared_ptr<Job>& job, Priority priority) {
     job->key_ = {priority, sequence_++};
     job->queued_ = true;
     queue_.emplace(job->key_, job);
+    ShowGauges();
   }
   Pump();
 }
@@ -61,9 +62,17 @@ std::shared_ptr<Job> Scheduler::TakeNext() {
     }
     used_ += cost;
     ++active_;
+    ShowGauges();
     return job;
   }
   return nullptr;
+}
+
+void Scheduler::ShowGauges() {
+  if (metrics_ == nullptr || closed_) return;
+  metrics_->ranges_active.store(active_, std::memory_order_relaxed);
+  metrics_->ranges_queued.store(static_cast<int64_t>(queue_.size()), std::memory_order_relaxed);
+  metrics_->inflight_bytes.store(static_cast<int64_t>(used_), std::memory_order_relaxed);
 }
 
 void Scheduler::Pump() {
@@ -85,6 +94,7 @@ void Scheduler::StartPlanned(const std::shared_ptr<Job>& job) {
     if (closed_) return;
     used_ += job->cost();
     ++active_;
+    ShowGauges();
   }
   job->Begin();
 }
@@ -94,6 +104,7 @@ void Scheduler::EndTurn() {
     MutexLock lock(mu_);
     HEADRACE_CHECK(active_ > 0);
     --active_;
+    ShowGauges();
   }
   if (more_room_) more_room_();
 }
@@ -108,6 +119,7 @@ void Scheduler::Release(uint64_t bytes) {
     MutexLock lock(mu_);
     HEADRACE_CHECK(used_ >= bytes);
     used_ -= bytes;
+    ShowGauges();
   }
   Pump();
 }

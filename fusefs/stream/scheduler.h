@@ -16,6 +16,7 @@
 #include <memory>
 #include <utility>
 
+#include "fusefs/base/metrics.h"
 #include "fusefs/base/mutex.h"
 
 namespace headrace::stream {
@@ -60,8 +61,8 @@ class Charge {
 class Scheduler {
  public:
   // `quantum`: what a planned range of full size costs: there is room for one or for none, so that a scarce budget does not make small ranges.
-  explicit Scheduler(uint64_t budget, uint64_t quantum = 0)
-      : budget_(budget), planned_budget_(budget - budget / 4), quantum_(std::min(quantum, planned_budget_ / 4)) {}
+  explicit Scheduler(uint64_t budget, uint64_t quantum = 0, Metrics* metrics = nullptr)
+      : budget_(budget), planned_budget_(budget - budget / 4), quantum_(std::min(quantum, planned_budget_ / 4)), metrics_(metrics) {}
   void Submit(const std::shared_ptr<Job>& job, Priority priority);
   // A queued job of a lower class goes to the end of this class.
   void Promote(const std::shared_ptr<Job>& job, Priority priority);
@@ -87,10 +88,12 @@ class Scheduler {
   void Release(uint64_t bytes);
   void Pump();
   std::shared_ptr<Job> TakeNext();
+  void ShowGauges() HR_REQUIRES(mu_);
 
   const uint64_t budget_;
   const uint64_t planned_budget_;
   const uint64_t quantum_;
+  Metrics* const metrics_;  // may be null; used only until Close
   std::function<void()> more_room_;
   mutable Mutex mu_;
   std::map<std::pair<Priority, uint64_t>, std::shared_ptr<Job>> queue_ HR_GUARDED_BY(mu_);

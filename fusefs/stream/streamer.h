@@ -46,6 +46,13 @@ class FileContent {
   // Every byte is in the cache, verified, synced: may be read behind our back (FUSE passthrough). Goes back to false only if the backing
   // file is found damaged; backing_fd() stays valid all the same.
   virtual bool sealed() const = 0;
+  // Every byte is here and verified, not yet synced perhaps.
+  virtual bool complete() const { return sealed(); }
+  // Everything is here and is being sealed: calls `done` once, when that has ended or `most` has passed, on any thread. At once otherwise.
+  virtual void AwaitSeal(std::chrono::milliseconds most, std::function<void()> done) {
+    static_cast<void>(most);
+    done();
+  }
   // Descriptor of the backing file, owned by this object. REQUIRES: sealed() was seen true.
   virtual int backing_fd() const = 0;
   // `done` may be called before Read returns. size <= 16 MiB.

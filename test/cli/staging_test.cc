@@ -9,6 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cstring>
 #include <random>
 #include <thread>
 #include <vector>
@@ -38,7 +39,10 @@ TEST(StagedBlobTest, BytesComeBack) {
     const auto staging = NewStaging(dir.path(), read_back);
     for (size_t size : {size_t{0}, size_t{1}, size_t{4095}, 4 * kMiB - 1, 4 * kMiB, 4 * kMiB + 1, 13 * kMiB + 5}) {
       std::string content(size, '\0');
-      for (size_t i = 0; i + 8 <= size; i += 8) *reinterpret_cast<uint64_t*>(content.data() + i) = random();
+      for (size_t i = 0; i + 8 <= size; i += 8) {
+        const uint64_t word = random();
+        std::memcpy(content.data() + i, &word, sizeof word);
+      }
       auto blob = staging->NewBlob();
       ASSERT_OK(blob);
       for (size_t done = 0; done < size;) {
