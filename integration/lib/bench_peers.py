@@ -167,19 +167,24 @@ class Peers:
     def _report(self, cases):
         for case in cases:
             ours = self.samples.get((case, OURS))
-            for (other_case, name), runs in self.samples.items():
-                if other_case != case or name == OURS or not ours:
-                    continue
+            others = {name: runs for (other_case, name), runs in self.samples.items() if other_case == case and name != OURS}
+            if not ours:
+                continue
+            for name, runs in others.items():
                 self._compare(case, name, ours, runs)
+            lazy = {name: statistics.median(run["total_s"] for run in runs) for name, runs in others.items() if name in self.lazy}
+            if lazy and case.endswith("/20ms"):
+                best = min(lazy, key=lazy.get)
+                self.bench.record("peers", f"{case}/best-lazy", "total_s", [run["total_s"] for run in ours], "s",
+                                  control=lazy[best], limit=lazy[best] / 3, note=f"the best of the lazy ones: {best}")
 
     def _compare(self, case, name, ours, theirs):
         lazy = name in self.lazy
         for metric in ("total_s", "resident_s") if lazy else ("total_s",):  # a full pull's reading is warm
             control = statistics.median(run[metric] for run in theirs)
             spread = f"{min(run[metric] for run in theirs):.2f} - {max(run[metric] for run in theirs):.2f}"
-            divisor = 3 if case.endswith("/20ms") and lazy else 1
             self.bench.record("peers", f"{case}/{name}", metric, [run[metric] for run in ours], "s", control=control,
-                              limit=control / divisor, note=f"ours against {name}: {spread} s")
+                              limit=control, note=f"ours against {name}: {spread} s")
 
 
 def suite_peers(bench, model):
