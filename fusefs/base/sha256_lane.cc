@@ -33,9 +33,10 @@ bool CpuHasSha() {
   return __get_cpuid_count(7, 0, &a, &b, &c, &d) != 0 && (b & bit_SHA) != 0;
 }
 
-// All blocks of `data` into N states. The instructions want a state as two registers, {f, e, b, a} and {h, g, d, c} from the low word.
-template <size_t N>
-HEADRACE_SHA_TARGET void Compress(State* const* states, const uint8_t* data, size_t blocks) {
+// The blocks of M messages into N states: one message into all of them, or each its own. The instructions want a state as two registers, {f, e, b, a} and {h, g, d, c} from the low word.
+template <size_t N, size_t M>
+HEADRACE_SHA_TARGET void Compress(State* const* states, std::array<const uint8_t*, M> data, size_t blocks) {
+  static_assert(M == 1 || M == N);
   const __m128i big_endian = _mm_set_epi64x(0x0c0d0e0f08090a0b, 0x0405060700010203);
   __m128i abef[N], cdgh[N];
   for (size_t n = 0; n < N; ++n) {
@@ -46,27 +47,33 @@ HEADRACE_SHA_TARGET void Compress(State* const* states, const uint8_t* data, siz
     abef[n] = _mm_alignr_epi8(cdab, efgh, 8);
     cdgh[n] = _mm_blend_epi16(efgh, cdab, 0xF0);
   }
-  for (; blocks > 0; --blocks, data += 64) {
-    __m128i abef_before[N], cdgh_before[N], w[4];
+  for (; blocks > 0; --blocks) {
+    __m128i abef_before[N], cdgh_before[N], w[M][4];
     for (size_t n = 0; n < N; ++n) {
       abef_before[n] = abef[n];
       cdgh_before[n] = cdgh[n];
     }
-    for (size_t i = 0; i < 4; ++i) {
-      w[i] = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data) + i), big_endian);
+    for (size_t m = 0; m < M; ++m) {
+      for (size_t i = 0; i < 4; ++i) {
+        w[m][i] = _mm_shuffle_epi8(_mm_loadu_si128(reinterpret_cast<const __m128i*>(data[m]) + i), big_endian);
+      }
+      data[m] += 64;
     }
 #pragma GCC unroll 16
     for (size_t i = 0; i < 16; ++i) {  // four rounds each
-      if (i >= 4) {
-        // w[t] = w[t-16] + s0(w[t-15]) + w[t-7] + s1(w[t-2]), four at a time
-        const __m128i partial = _mm_add_epi32(_mm_sha256msg1_epu32(w[i % 4], w[(i + 1) % 4]),
-                                              _mm_alignr_epi8(w[(i + 3) % 4], w[(i + 2) % 4], 4));
-        w[i % 4] = _mm_sha256msg2_epu32(partial, w[(i + 3) % 4]);
+      __m128i low[M], high[M];
+      for (size_t m = 0; m < M; ++m) {
+        if (i >= 4) {
+          // w[t] = w[t-16] + s0(w[t-15]) + w[t-7] + s1(w[t-2]), four at a time
+          const __m128i partial = _mm_add_epi32(_mm_sha256msg1_epu32(w[m][i % 4], w[m][(i + 1) % 4]),
+                                                _mm_alignr_epi8(w[m][(i + 3) % 4], w[m][(i + 2) % 4], 4));
+          w[m][i % 4] = _mm_sha256msg2_epu32(partial, w[m][(i + 3) % 4]);
+        }
+        low[m] = _mm_add_epi32(w[m][i % 4], _mm_load_si128(reinterpret_cast<const __m128i*>(kRound.data()) + i));
+        high[m] = _mm_shuffle_epi32(low[m], 0x0E);
       }
-      const __m128i low = _mm_add_epi32(w[i % 4], _mm_load_si128(reinterpret_cast<const __m128i*>(kRound.data()) + i));
-      const __m128i high = _mm_shuffle_epi32(low, 0x0E);
-      for (size_t n = 0; n < N; ++n) cdgh[n] = _mm_sha256rnds2_epu32(cdgh[n], abef[n], low);
-      for (size_t n = 0; n < N; ++n) abef[n] = _mm_sha256rnds2_epu32(abef[n], cdgh[n], high);
+      for (size_t n = 0; n < N; ++n) cdgh[n] = _mm_sha256rnds2_epu32(cdgh[n], abef[n], low[n % M]);
+      for (size_t n = 0; n < N; ++n) abef[n] = _mm_sha256rnds2_epu32(abef[n], cdgh[n], high[n % M]);
     }
     for (size_t n = 0; n < N; ++n) {
       abef[n] = _mm_add_epi32(abef[n], abef_before[n]);
@@ -82,16 +89,16 @@ HEADRACE_SHA_TARGET void Compress(State* const* states, const uint8_t* data, siz
 }
 #else
 bool CpuHasSha() { return false; }
-template <size_t N>
-void Compress(State* const*, const uint8_t*, size_t) {}
+template <size_t N, size_t M>
+void Compress(State* const*, std::array<const uint8_t*, M>, size_t) {}
 #endif
 
 void CompressLanes(std::span<State* const> states, const uint8_t* data, size_t blocks) {
   if (blocks == 0) return;
   switch (states.size()) {
-    case 1: return Compress<1>(states.data(), data, blocks);
-    case 2: return Compress<2>(states.data(), data, blocks);
-    default: return Compress<3>(states.data(), data, blocks);
+    case 1: return Compress<1, 1>(states.data(), {data}, blocks);
+    case 2: return Compress<2, 1>(states.data(), {data}, blocks);
+    default: return Compress<3, 1>(states.data(), {data}, blocks);
   }
 }
 
@@ -162,6 +169,20 @@ void UpdateLanes(std::span<Sha256Lane* const> lanes, std::span<const uint8_t> da
     lane->size_ += whole;
     lane->Update(data.subspan(whole));
   }
+}
+
+std::array<Digest, 2> DigestsOfTwo(std::span<const uint8_t> a, std::span<const uint8_t> b) {
+  Sha256Lane first, second;
+  const size_t blocks = first.openssl_ ? 0 : std::min(a.size(), b.size()) / Sha256Lane::kBlock;
+  const size_t whole = blocks * Sha256Lane::kBlock;
+  if (blocks > 0) {
+    const std::array<State*, 2> states = {&first.state_, &second.state_};
+    Compress<2, 2>(states.data(), {a.data(), b.data()}, blocks);
+    first.size_ = second.size_ = whole;
+  }
+  first.Update(a.subspan(whole));
+  second.Update(b.subspan(whole));
+  return {first.Finish(), second.Finish()};
 }
 
 }  // namespace headrace

@@ -30,6 +30,7 @@ class Sha256Lane {
   static bool HasInstructions();
 
  private:
+  friend std::array<Digest, 2> DigestsOfTwo(std::span<const uint8_t> a, std::span<const uint8_t> b);
   friend void UpdateLanes(std::span<Sha256Lane* const> lanes, std::span<const uint8_t> data);
   static constexpr size_t kBlock = 64;
   void Reset();
@@ -44,6 +45,9 @@ class Sha256Lane {
 // The same as Update(data) of each lane. REQUIRES: at most kTogetherMax lanes, all distinct. Fastest where the lanes took a multiple of
 // 64 bytes before; others are updated one after the other.
 void UpdateLanes(std::span<Sha256Lane* const> lanes, std::span<const uint8_t> data);
+
+// The digests of two independent messages, such as two chunks: 1.1 times the time of one, as far as the shorter one goes.
+std::array<Digest, 2> DigestsOfTwo(std::span<const uint8_t> a, std::span<const uint8_t> b);
 
 }  // namespace headrace
 

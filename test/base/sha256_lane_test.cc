@@ -86,6 +86,18 @@ TEST_P(Sha256LaneTest, LongMessage) {
   EXPECT_EQ(lane.Finish(), control.Finish());
 }
 
+// Goal: two messages at once, of any two lengths.
+TEST(DigestsOfTwoTest, EachHasItsOwn) {
+  std::mt19937_64 random(test::TestSeed());
+  for (int round = 0; round < 1000; ++round) {
+    const std::vector<uint8_t> a = RandomBytes(random, random() % 700);
+    const std::vector<uint8_t> b = RandomBytes(random, round % 3 == 0 ? a.size() : random() % 700);
+    const std::array<Digest, 2> both = DigestsOfTwo(a, b);
+    ASSERT_EQ(both[0], Digest::Of(std::span<const uint8_t>(a))) << a.size() << " and " << b.size();
+    ASSERT_EQ(both[1], Digest::Of(std::span<const uint8_t>(b))) << a.size() << " and " << b.size();
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(Engines, Sha256LaneTest, ::testing::Values(Engine::kFastest, Engine::kOpenSsl),
                          [](const auto& engine) { return engine.param == Engine::kFastest ? "Fastest" : "OpenSsl"; });
 

@@ -49,6 +49,12 @@ void Sha256Lanes(benchmark::State& state) {
   SetBytes(state, kLarge);
 }
 
+void TwoChunks(benchmark::State& state) {
+  const auto data = AsBytes(Weights());
+  for (auto _ : state) benchmark::DoNotOptimize(DigestsOfTwo(data.first(kLarge / 2), data.subspan(kLarge / 2)));
+  SetBytes(state, kLarge);
+}
+
 void Crc(benchmark::State& state) {
   Crc64 crc(state.range(0) == 0 ? Crc64::Engine::kTables : Crc64::Engine::kFastest);
   for (auto _ : state) crc.Update(AsBytes(Weights()));
@@ -95,6 +101,7 @@ void LayerOfSmallFiles(benchmark::State& state) {
 
 BENCHMARK(Sha256OfOpenSsl);
 BENCHMARK(Sha256Lanes)->DenseRange(1, Sha256Lane::kTogetherMax);
+BENCHMARK(TwoChunks);
 BENCHMARK(Crc)->ArgName("fastest")->DenseRange(0, 1);
 BENCHMARK(ZstdAndOneDigest)->MeasureProcessCPUTime()->UseRealTime();
 BENCHMARK(LayerOfOneFile)->ArgName("threads")->Arg(1)->Arg(2)->MeasureProcessCPUTime()->UseRealTime();
