@@ -25,6 +25,11 @@ constexpr int kMetadataLevel = 9;  // TOC and tar-split: small beside the data, 
 constexpr uint64_t kSegmentMax = 4ull << 20;
 // Small pieces go through the pipeline together: handing a piece from thread to thread costs as much as compressing some KiB.
 constexpr uint64_t kJobBytes = 1ull << 20;
+// The head of a large file in chunks of its own: a loader reads it first (safetensors and GGUF keep their tables there), and a few compressed KiB
+// come in the first round trip of a connection (RFC 6928: ten segments), megabytes in the sixth. The second ends where the first request of a
+// mapped reader does.
+constexpr uint64_t kHeadChunkEnd = 64ull << 10;
+constexpr uint64_t kFirstReadEnd = 1ull << 20;
 
 Status TocTooLarge(uint64_t size) {
   return ResourceExhaustedError("table of contents would have more than " + HumanBytes(size) + " (the limit is " +
@@ -73,6 +78,7 @@ class LayerWriterImpl final : public LayerWriter, private TarReader::Handler {
   Status ClosePiece();
   Status SubmitJob();
   Status StartChunk();
+  uint64_t PlainChunkEnd() const;
   // From the pipeline, in order, on the same thread.
   Status OnJob(FrameJob& job);
   Status OnRawFrame(std::string_view data, uint64_t begin, std::span<const FrameJob::Mark> marks);
@@ -172,7 +178,15 @@ Status LayerWriterImpl::OnEntry(const TarEntry& entry) {
   return entry.stored_size > 0 ? ClosePiece() : OkStatus();
 }
 
-// Chunks of plain files begin at multiples of the chunk size; those of sparse files also at each region.
+// Where the chunk of a large plain file that begins at stored_done_ ends.
+uint64_t LayerWriterImpl::PlainChunkEnd() const {
+  for (const uint64_t end : {kHeadChunkEnd, kFirstReadEnd}) {
+    if (stored_done_ < end && end < options_.chunk_size) return end;
+  }
+  return (stored_done_ / options_.chunk_size + 1) * options_.chunk_size;
+}
+
+// Chunks of large plain files are cut at multiples of the chunk size and twice before the first of these; those of sparse files also at each region.
 Status LayerWriterImpl::StartChunk() {
   const TarEntry& tar = entries_.back().tar;
   const bool first = stored_done_ == 0;
@@ -184,7 +198,7 @@ Status LayerWriterImpl::StartChunk() {
     file_offset = tar.sparse[region_].offset + in_region;
     left = tar.sparse[region_].size - in_region;
   }
-  chunk_left_ = std::min(left, options_.chunk_size);
+  chunk_left_ = std::min(left, tar.is_sparse || tar.stored_size <= options_.chunk_size ? options_.chunk_size : PlainChunkEnd() - stored_done_);
   stored_done_ += chunk_left_;
   if (job_ != nullptr && job_->data.size() + chunk_left_ > std::max(options_.chunk_size, kJobBytes)) {
     HR_RETURN_IF_ERROR(SubmitJob());

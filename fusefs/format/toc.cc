@@ -2,9 +2,11 @@
 
 #include <zstd.h>
 
+#include <array>
 #include <chrono>
 #include <string>
 
+#include "fusefs/base/sha256_lane.h"
 #include "fusefs/base/text.h"
 #include "fusefs/format/bytes.h"
 #include "fusefs/format/limits.h"
@@ -82,8 +84,9 @@ Result<LayerIndex> ReadToc(std::span<const uint8_t> compressed, const TocLocatio
   return ParseTocJson(json, location.offset - kSkippableHeaderSize, location.blob_size);
 }
 
-Status DecodeChunk(const Chunk& chunk, std::span<const uint8_t> compressed, std::span<uint8_t> out, ChunkTimes* times) {
-  using Clock = std::chrono::steady_clock;
+namespace {
+
+Status DecodeUnverified(const Chunk& chunk, std::span<const uint8_t> compressed, std::span<uint8_t> out) {
   if (chunk.kind != ChunkKind::kStored || chunk.size != out.size() || chunk.size > limits::kChunkSizeMax) {
     return InternalError("DecodeChunk: buffer of " + std::to_string(out.size()) + " bytes for a chunk of " +
                          std::to_string(chunk.size));
@@ -92,15 +95,41 @@ Status DecodeChunk(const Chunk& chunk, std::span<const uint8_t> compressed, std:
     return DataLossError("chunk has " + std::to_string(compressed.size()) + " compressed bytes, should be " +
                          std::to_string(chunk.blob_size));
   }
+  return DecodeFrames(compressed, out).Annotate("chunk");
+}
+
+Status CompareDigest(const Chunk& chunk, const Digest& actual) {
+  if (actual == chunk.digest) return OkStatus();
+  return DataLossError("chunk has digest " + actual.ToString() + ", should be " + chunk.digest.ToString());
+}
+
+}  // namespace
+
+Status DecodeChunk(const Chunk& chunk, std::span<const uint8_t> compressed, std::span<uint8_t> out, ChunkTimes* times) {
+  using Clock = std::chrono::steady_clock;
   const Clock::time_point start = Clock::now();
-  HR_RETURN_IF_ERROR(DecodeFrames(compressed, out).Annotate("chunk"));
+  HR_RETURN_IF_ERROR(DecodeUnverified(chunk, compressed, out));
   const Clock::time_point decoded = Clock::now();
-  Digest actual = Digest::Of(std::span<const uint8_t>(out));
+  const Digest actual = Digest::Of(std::span<const uint8_t>(out));
   if (times != nullptr) *times = {(decoded - start).count(), (Clock::now() - decoded).count()};
-  if (actual != chunk.digest) {
-    return DataLossError("chunk has digest " + actual.ToString() + ", should be " + chunk.digest.ToString());
+  return CompareDigest(chunk, actual);
+}
+
+void DecodeChunkPair(ChunkToDecode& a, ChunkToDecode& b, ChunkTimes* times) {
+  using Clock = std::chrono::steady_clock;
+  const Clock::time_point start = Clock::now();
+  for (ChunkToDecode* one : {&a, &b}) one->status = DecodeUnverified(*one->chunk, one->compressed, one->out);
+  const Clock::time_point decoded = Clock::now();
+  if (a.status.ok() && b.status.ok()) {
+    const std::array<Digest, 2> actual = DigestsOfTwo(a.out, b.out);
+    a.status = CompareDigest(*a.chunk, actual[0]);
+    b.status = CompareDigest(*b.chunk, actual[1]);
+  } else {
+    for (ChunkToDecode* one : {&a, &b}) {
+      if (one->status.ok()) one->status = CompareDigest(*one->chunk, Digest::Of(std::span<const uint8_t>(one->out)));
+    }
   }
-  return OkStatus();
+  if (times != nullptr) *times = {(decoded - start).count(), (Clock::now() - decoded).count()};
 }
 
 }  // namespace headrace::format

@@ -19,6 +19,7 @@
 #include "fusefs/registry/range_source.h"
 #include "fusefs/stream/buffer_pool.h"
 #include "fusefs/stream/gate.h"
+#include "fusefs/stream/range_fetch.h"
 #include "fusefs/stream/read_op.h"
 #include "fusefs/stream/scheduler.h"
 #include "fusefs/stream/streamer.h"
@@ -27,7 +28,6 @@ namespace headrace::stream {
 
 struct Flight;
 class Planner;
-enum class RangeKind : uint8_t;
 
 // Lets a few log lines through in each period; says how many it held back.
 class LogLimiter {
@@ -78,6 +78,7 @@ class Core : public std::enable_shared_from_this<Core> {
   const std::shared_ptr<BufferPool> buffers;
   const std::shared_ptr<Scheduler> scheduler;
   Deadlines deadlines;
+  DecodeQueue arrived;
   LogLimiter retry_log;
   LogLimiter mismatch_log;
   std::atomic<uint64_t> arrived_bytes{0};  // of ranges, ever

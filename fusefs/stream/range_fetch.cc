@@ -12,10 +12,27 @@
 namespace headrace::stream {
 
 // A complete compressed chunk on its way through the pool.
-struct RangeFetch::Arrived {
+struct ArrivedChunk {
   std::shared_ptr<RangeFetch> range;
-  Slot slot;
+  RangeFetch::Slot slot;
+  Buffer decoded;
 };
+
+void DecodeQueue::Push(std::shared_ptr<ArrivedChunk> chunk) {
+  MutexLock lock(mu_);
+  queue_.push_back(std::move(chunk));
+}
+
+std::vector<std::shared_ptr<ArrivedChunk>> DecodeQueue::Take() {
+  std::vector<std::shared_ptr<ArrivedChunk>> taken;
+  MutexLock lock(mu_);
+  const size_t wanted = queue_.size() > kBacklog ? 2 : 1;
+  while (taken.size() < wanted && !queue_.empty()) {
+    taken.push_back(std::move(queue_.front()));
+    queue_.pop_front();
+  }
+  return taken;
+}
 
 RangeFetch::RangeFetch(std::shared_ptr<Core> core, std::shared_ptr<Content> content,
                        std::shared_ptr<const LayerSource> layer, const std::vector<Part>& parts, RangeKind kind)
@@ -72,15 +89,16 @@ bool RangeFetch::OnData(std::span<const uint8_t> data) {
   Gate::Pass pass(core_->gate);
   if (!pass) return false;
   core_->arrived_bytes.fetch_add(data.size(), std::memory_order_relaxed);
-  std::vector<std::shared_ptr<Arrived>> complete;
+  std::vector<std::shared_ptr<ArrivedChunk>> complete;
   const bool more = Consume(data, &complete);
-  for (std::shared_ptr<Arrived>& arrived : complete) {
-    core_->Post([task = std::move(arrived)] { task->range->Decode(*task); });
+  for (std::shared_ptr<ArrivedChunk>& arrived : complete) {
+    core_->arrived.Push(std::move(arrived));
+    core_->Post([core = core_] { DecodeSome(*core); });
   }
   return more;
 }
 
-bool RangeFetch::Consume(std::span<const uint8_t> data, std::vector<std::shared_ptr<Arrived>>* complete) {
+bool RangeFetch::Consume(std::span<const uint8_t> data, std::vector<std::shared_ptr<ArrivedChunk>>* complete) {
   MutexLock lock(mu_);
   if (cancelled() || done_) return false;
   while (!data.empty()) {
@@ -99,26 +117,49 @@ bool RangeFetch::Consume(std::span<const uint8_t> data, std::vector<std::shared_
     filled_ += n;
     data = data.subspan(n);
     if (filled_ < slot.compressed.bytes().size()) continue;
-    complete->push_back(std::make_shared<Arrived>(Arrived{shared_from_this(), std::move(slot)}));
+    complete->push_back(std::make_shared<ArrivedChunk>(ArrivedChunk{shared_from_this(), std::move(slot), {}}));
     ++next_;
   }
   return true;
 }
 
-void RangeFetch::Decode(Arrived& arrived) {
-  Slot& slot = arrived.slot;
-  Buffer decoded = core_->buffers->Get(slot.chunk->size);
+void RangeFetch::DecodeSome(Core& core) {
+  const std::vector<std::shared_ptr<ArrivedChunk>> chunks = core.arrived.Take();
+  std::vector<format::ChunkToDecode> work;
+  for (const std::shared_ptr<ArrivedChunk>& arrived : chunks) {
+    const Slot& slot = arrived->slot;
+    arrived->decoded = core.buffers->Get(slot.chunk->size);
+    if (!arrived->decoded.valid()) {
+      arrived->range->Decoded(*arrived, ResourceExhaustedError("no memory for a chunk"));
+      continue;
+    }
+    work.push_back({slot.chunk, slot.compressed.bytes(), arrived->decoded.bytes(), {}});
+  }
   format::ChunkTimes times;
-  Status status = decoded.valid() ? format::DecodeChunk(*slot.chunk, std::as_const(slot.compressed).bytes(), decoded.bytes(), &times)
-                                  : ResourceExhaustedError("no memory for a chunk");
+  if (work.size() == 2) {
+    format::DecodeChunkPair(work[0], work[1], &times);
+  } else if (work.size() == 1) {
+    work[0].status = format::DecodeChunk(*work[0].chunk, work[0].compressed, work[0].out, &times);
+  }
+  Metrics::Add(core.metrics.chunk_decode_us, times.decode_ns / 1000);
+  Metrics::Add(core.metrics.chunk_hash_us, times.hash_ns / 1000);
+  size_t next = 0;
+  for (const std::shared_ptr<ArrivedChunk>& arrived : chunks) {
+    if (arrived->decoded.valid()) arrived->range->Decoded(*arrived, work[next++].status);
+  }
+}
+
+// The chunk's bytes are in arrived.decoded and verified, or `status` says why not.
+void RangeFetch::Decoded(ArrivedChunk& arrived, const Status& status) {
+  Slot& slot = arrived.slot;
   slot.compressed = Buffer();
-  Metrics::Add(core_->metrics.chunk_decode_us, times.decode_ns / 1000);
-  Metrics::Add(core_->metrics.chunk_hash_us, times.hash_ns / 1000);
   if (status.ok()) {
     Metrics::Add(core_->metrics.chunk_wire_bytes, static_cast<int64_t>(slot.chunk->blob_size));
-    content_->Deliver(slot.flight, std::move(decoded), Content::Origin::kWire);
+    content_->Deliver(slot.flight, std::move(arrived.decoded), Content::Origin::kWire);
+    slot.charge = Charge();
     return;
   }
+  arrived.decoded = Buffer();
   slot.charge = Charge();
   if (status.code() == StatusCode::kDataLoss) {
     Metrics::Add(core_->metrics.chunk_digest_mismatches);

@@ -6,6 +6,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <span>
 #include <vector>
@@ -24,6 +25,22 @@ struct Flight;
 
 // Why a range is fetched, for the metrics.
 enum class RangeKind : uint8_t { kDemand, kReadAhead, kFill };
+
+struct ArrivedChunk;
+
+// Complete compressed chunks that wait for a core. A worker that finds a backlog takes two at a time: their digests cost hardly more than one.
+class DecodeQueue {
+ public:
+  void Push(std::shared_ptr<ArrivedChunk> chunk);
+  // One or two; nothing if others took them all.
+  std::vector<std::shared_ptr<ArrivedChunk>> Take();
+
+ private:
+  // With fewer behind it a second chunk is better off on another core.
+  static constexpr size_t kBacklog = 2;
+  Mutex mu_;
+  std::deque<std::shared_ptr<ArrivedChunk>> queue_ HR_GUARDED_BY(mu_);
+};
 
 class RangeFetch : public Job, public registry::RangeSink, public std::enable_shared_from_this<RangeFetch> {
  public:
@@ -61,10 +78,13 @@ class RangeFetch : public Job, public registry::RangeSink, public std::enable_sh
     Buffer compressed;
     Charge charge;
   };
-  struct Arrived;
+  friend struct ArrivedChunk;
+  friend class Core;
 
-  bool Consume(std::span<const uint8_t> data, std::vector<std::shared_ptr<Arrived>>* complete);
-  void Decode(Arrived& arrived);
+  bool Consume(std::span<const uint8_t> data, std::vector<std::shared_ptr<ArrivedChunk>>* complete);
+  // On the pool: chunks of any ranges.
+  static void DecodeSome(Core& core);
+  void Decoded(ArrivedChunk& arrived, const Status& status);
   void EndTurn();
 
   const std::shared_ptr<Core> core_;

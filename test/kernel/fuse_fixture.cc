@@ -63,6 +63,24 @@ void ControlledContent::Seal() {
   ASSERT_OK(fd);
   backing_ = std::move(*fd);
   sealed_ = true;
+  EndWait();
+}
+
+void ControlledContent::AwaitSeal(std::chrono::milliseconds most, std::function<void()> done) {
+  EXPECT_GT(most.count(), 0);
+  EXPECT_LE(most.count(), 250);
+  std::lock_guard lock(mu_);
+  opens_.push_back(std::move(done));
+  ++opens_waiting;
+}
+
+void ControlledContent::EndWait() {
+  std::vector<std::function<void()>> opens;
+  {
+    std::lock_guard lock(mu_);
+    opens.swap(opens_);
+  }
+  for (const auto& done : opens) done();
 }
 
 void ControlledStreamer::Know(const Digest& blob, const TreeLayer& layer) {

@@ -28,6 +28,8 @@ class ControlledContent : public stream::FileContent {
   ControlledContent(std::string bytes, std::string backing_path) : bytes_(std::move(bytes)), path_(std::move(backing_path)) {}
   uint64_t size() const override { return bytes_.size(); }
   bool sealed() const override { return sealed_; }
+  bool complete() const override { return complete_ || sealed_; }
+  void AwaitSeal(std::chrono::milliseconds most, std::function<void()> done) override;
   int backing_fd() const override { return backing_.get(); }
   void Read(uint64_t offset, uint64_t size, ReadDone done) override;
   void FetchAll() override { ++fetch_alls; }
@@ -40,7 +42,11 @@ class ControlledContent : public stream::FileContent {
   void Fail(Status status);
   // Complete: the bytes are in a file that may be passed through.
   void Seal();
+  // All bytes are here, the seal takes its time: opens wait until Seal or EndWait.
+  void Complete() { complete_ = true; }
+  void EndWait();
 
+  std::atomic<int> opens_waiting{0};
   std::atomic<int> reads{0};
   std::atomic<int> fetch_alls{0};
 
@@ -50,7 +56,9 @@ class ControlledContent : public stream::FileContent {
   const std::string path_;
   UniqueFd backing_;
   std::atomic<bool> sealed_{false};
+  std::atomic<bool> complete_{false};
   std::atomic<bool> held_{false};
+  std::vector<std::function<void()>> opens_;
   std::mutex mu_;
   Status failure_;
   std::vector<std::function<void()>> waiting_;

@@ -77,6 +77,7 @@ class FuseIoTest : public FuseFixture {
 
   const std::string large = RandomBytes(kLarge, 1);
   const std::string other = RandomBytes(kLarge, 2);
+  const std::string huge = RandomBytes(16 << 20, 3);
   const std::string small = RandomBytes(10'000, 3);
 };
 
@@ -152,6 +153,40 @@ TEST_F(FuseIoTest, OneModeWhileOpen) {
   Reader third(Path("1/large"));
   EXPECT_EQ(Get(metrics.fuse_opens_passthrough), 1);
   EXPECT_EQ(third.Map(kLarge, MAP_SHARED), large);
+}
+
+// Goal: an open of a file that is complete and about to be sealed waits without holding up a FUSE thread, and is passed through; when
+// patience ends it is a direct one; when nobody ever answers, the end of the server does.
+TEST_F(FuseIoTest, AnOpenWaitsForTheSeal) {
+  AddLayer("2", {File("huge", huge), File("huge2", huge), File("huge3", huge)});
+  std::vector<std::thread> openers;
+  std::atomic<int> opened{0};
+  for (const char* name : {"huge", "huge2", "huge3"}) {
+    streamer.File(name)->Complete();
+    for (int i = 0; i < 3; ++i) {  // more than there are FUSE threads
+      openers.emplace_back([&, path = Path(std::string("2/") + name)] {
+        const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+        ++opened;
+        if (fd >= 0) ::close(fd);
+      });
+    }
+  }
+  ASSERT_TRUE(Eventually([&] {
+    return streamer.File("huge")->opens_waiting == 3 && streamer.File("huge2")->opens_waiting == 3 && streamer.File("huge3")->opens_waiting == 3;
+  }));
+  EXPECT_EQ(Reader(Path("1/large")).Pread(10, 0), large.substr(0, 10));
+  EXPECT_EQ(opened, 0);
+  streamer.File("huge")->Seal();
+  ASSERT_TRUE(Eventually([&] { return opened == 3; }));
+  EXPECT_EQ(Get(metrics.fuse_opens_passthrough), 3);
+  streamer.File("huge2")->EndWait();
+  ASSERT_TRUE(Eventually([&] { return opened == 6; }));
+  EXPECT_EQ(Get(metrics.fuse_opens_direct), 4);
+  ASSERT_TRUE(AllClosed());
+  server.reset();  // the connection ends, and with it the opens
+  streamer.File("huge3")->EndWait();  // too late: nobody is there to answer
+  for (std::thread& opener : openers) opener.join();
+  EXPECT_EQ(Get(metrics.fuse_opens_waited), 9);
 }
 
 // Goal: the same, when the mapping outlives the descriptor: the inode stays in its mode until the mapping is gone.
