@@ -25,12 +25,11 @@ constexpr int kMetadataLevel = 9;  // TOC and tar-split: small beside the data, 
 constexpr uint64_t kSegmentMax = 4ull << 20;
 // Small pieces go through the pipeline together: handing a piece from thread to thread costs as much as compressing some KiB.
 constexpr uint64_t kJobBytes = 1ull << 20;
-// The head of a large file in chunks of its own: a loader reads it first (safetensors and GGUF keep their tables there), and a few compressed KiB
-// come in the first round trip of a connection (RFC 6928: ten segments, 14 KiB), megabytes in the sixth. The last of them ends where the first
-// request of a mapped reader does.
-constexpr uint64_t kHeadChunkEnd = 16ull << 10;
-constexpr uint64_t kTableChunkEnd = 128ull << 10;
-constexpr uint64_t kFirstReadEnd = 1ull << 20;
+// The head of a large file is in small chunks: a loader reads it first (safetensors and GGUF keep their tables there), a mapped reader a mebibyte at
+// once. Each comes in the first round trips of a connection (RFC 6928: ten segments), all of them side by side on several; one large chunk
+// would come in the sixth.
+constexpr uint64_t kHeadChunk = 64ull << 10;
+constexpr uint64_t kHeadEnd = 1ull << 20;
 
 Status TocTooLarge(uint64_t size) {
   return ResourceExhaustedError("table of contents would have more than " + HumanBytes(size) + " (the limit is " +
@@ -181,13 +180,11 @@ Status LayerWriterImpl::OnEntry(const TarEntry& entry) {
 
 // Where the chunk of a large plain file that begins at stored_done_ ends.
 uint64_t LayerWriterImpl::PlainChunkEnd() const {
-  for (const uint64_t end : {kHeadChunkEnd, kTableChunkEnd, kFirstReadEnd}) {
-    if (options_.chunk_size >= kFirstReadEnd && stored_done_ < end && end < options_.chunk_size) return end;
-  }
+  if (stored_done_ < kHeadEnd && options_.chunk_size >= kHeadEnd) return (stored_done_ / kHeadChunk + 1) * kHeadChunk;
   return (stored_done_ / options_.chunk_size + 1) * options_.chunk_size;
 }
 
-// Chunks of large plain files are cut at multiples of the chunk size and three times before the first of these; those of sparse files also at each region.
+// Chunks of large plain files are cut at multiples of the chunk size, their first MiB at those of 64 KiB; those of sparse files also at each region.
 Status LayerWriterImpl::StartChunk() {
   const TarEntry& tar = entries_.back().tar;
   const bool first = stored_done_ == 0;

@@ -12,6 +12,10 @@ namespace {
 constexpr uint64_t kReadSizeMax = uint64_t{16} << 20;
 // Other layers with the same content that are remembered: each keeps its table of contents in memory.
 constexpr size_t kSourcesMax = 4;
+// The head of a large file is what a loader waits for before it does anything else: fetched side by side, in ranges that a new connection brings in
+// its first round trips (format/ cuts it accordingly).
+constexpr uint64_t kHeadBytes = uint64_t{1} << 20;
+constexpr uint64_t kHeadRangeBytes = uint64_t{48} << 10;
 
 }  // namespace
 
@@ -193,6 +197,7 @@ void Content::MakeRanges(const Flights& flights, Plan* plan, RangeKind kind) {
   const uint64_t bytes_max = core_->options.range_bytes_max;
   // Highly compressed chunks: what a range decodes to is bounded as well, or one would take the whole budget.
   const uint64_t cost_max = core_->options.inflight_bytes_max / 4;
+  const bool large = kind == RangeKind::kDemand && spec_.size > core_->options.small_file_bytes;
   std::vector<RangeFetch::Part> parts;
   const Source* source = nullptr;
   uint64_t bytes = 0;
@@ -210,7 +215,8 @@ void Content::MakeRanges(const Flights& flights, Plan* plan, RangeKind kind) {
     const format::Chunk& c = from->layer->index->chunks[from->first_chunk + flight->chunk];
     const bool adjacent = !parts.empty() && source == from &&
                           parts.back().chunk->blob_offset + parts.back().chunk->blob_size == c.blob_offset;
-    if (!adjacent || bytes + c.blob_size > bytes_max || cost + c.blob_size + c.size > cost_max) finish();
+    const bool enough = large && c.file_offset < kHeadBytes && bytes >= kHeadRangeBytes;
+    if (!adjacent || enough || bytes + c.blob_size > bytes_max || cost + c.blob_size + c.size > cost_max) finish();
     source = from;
     flight->state = Flight::State::kRange;
     parts.push_back({flight, &c});

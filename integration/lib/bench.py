@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from bench_cold import suite_cold, suite_cpu, suite_fanout
-from bench_core import Bench
+from bench_core import Bench, OwnMemory
 from bench_local import suite_convert, suite_gpu, suite_memory, suite_mount
 from bench_net import need_net_admin
 from bench_parts import Model
@@ -69,14 +69,15 @@ def body(box, options):
     say(f"{bench.commit} on {os.uname().release}, {bench.machine}")
     model = None
     suites = list(SUITES) if options.suite == "all" else [options.suite]
-    for name in suites:
-        suite, needs_model = SUITES[name]
-        if needs_model and model is None:
-            model = Model(bench, options.gib)
-            say(f"{model.bytes / 1e9:.2f} GB in {len(model.layers)} layers, {model.compressed / 1e9:.2f} GB compressed")
-        bench.attempt(name, suite, bench, *([model] if needs_model else []))
-        bench.write()
-        bench.show(name)
+    with OwnMemory():
+        for name in suites:
+            suite, needs_model = SUITES[name]
+            if needs_model and model is None:
+                model = Model(bench, options.gib)
+                say(f"{model.bytes / 1e9:.2f} GB in {len(model.layers)} layers, {model.compressed / 1e9:.2f} GB compressed")
+            bench.attempt(name, suite, bench, *([model] if needs_model else []))
+            bench.write()
+            bench.show(name)
     for text in bench.skipped:
         print(f"skipped: {text}")
     for text in bench.failures:

@@ -118,7 +118,10 @@ TEST(LayerWriterTest, TheHeadOfALargeFileIsCutSmall) {
   ASSERT_NO_FATAL_FAILURE(ExpectSound(tar, *layer, &index));
   std::vector<uint64_t> offsets;
   for (const Chunk& chunk : index.chunks) offsets.push_back(chunk.file_offset);
-  EXPECT_EQ(offsets, (std::vector<uint64_t>{0, 16 << 10, 128 << 10, 1 << 20, 4 << 20, 8 << 20, 0}));
+  std::vector<uint64_t> expected;
+  for (uint64_t i = 0; i < 16; ++i) expected.push_back(i << 16);
+  expected.insert(expected.end(), {1 << 20, 4 << 20, 8 << 20, 0});
+  EXPECT_EQ(offsets, expected);
 }
 
 // Goal: data that does not shrink by a tenth is stored in raw blocks: size + header + 3 bytes for each 128 KiB.

@@ -45,6 +45,19 @@ TEST_F(PlannerTest, AModelIsFetchedWholeFromItsFirstTouchOnce) {
   EXPECT_GE(Metrics::Get(metrics_.ranges_read_ahead), 7);
 }
 
+// The first megabyte of a large file comes in several ranges at once.
+TEST_F(PlannerTest, TheHeadIsFetchedSideBySide) {
+  options_.read_ahead = false;
+  options_.range_bytes_max = 8 << 20;
+  Start();
+  source_.ServeEverything();
+  FakeLayer layer;
+  const uint32_t entry = layer.AddRandomFile("m.safetensors", 40, 64 << 10, 1);
+  auto content = Open(Publish(layer), entry);
+  ExpectBytes(Pending(*content, 0, 1 << 20).Wait(), layer.file(entry), 0, 1 << 20);
+  EXPECT_EQ(source_.requests(), 16u);
+}
+
 TEST_F(PlannerTest, OnlyWhatIsReadWithoutReadAhead) {
   options_.read_ahead = false;
   Start();
