@@ -152,6 +152,7 @@ void Core::SetPlanner(const std::shared_ptr<Planner>& planner) {
 
 void Core::Close() {
   scheduler->Close();
+  arrived.Clear();
   std::deque<Unwritten> dropped;
   {
     MutexLock lock(mu_);

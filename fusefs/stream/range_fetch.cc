@@ -34,6 +34,12 @@ std::vector<std::shared_ptr<ArrivedChunk>> DecodeQueue::Take() {
   return taken;
 }
 
+void DecodeQueue::Clear() {
+  std::deque<std::shared_ptr<ArrivedChunk>> dropped;  // destroyed without the lock
+  MutexLock lock(mu_);
+  dropped.swap(queue_);
+}
+
 RangeFetch::RangeFetch(std::shared_ptr<Core> core, std::shared_ptr<Content> content,
                        std::shared_ptr<const LayerSource> layer, const std::vector<Part>& parts, RangeKind kind)
     : core_(std::move(core)),

@@ -34,6 +34,8 @@ class DecodeQueue {
   void Push(std::shared_ptr<ArrivedChunk> chunk);
   // One or two; nothing if others took them all.
   std::vector<std::shared_ptr<ArrivedChunk>> Take();
+  // Drops all: the tasks that would take them do not run any more, and they keep their owner alive.
+  void Clear();
 
  private:
   // With fewer behind it a second chunk is better off on another core.
