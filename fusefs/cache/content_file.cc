@@ -177,9 +177,10 @@ Status ContentFile::WriteChunk(uint32_t chunk, uint64_t offset, std::span<const 
   if (status.ok()) status = PwriteFull(data_.get(), bytes, offset).Annotate(data_path_);
   if (status.ok()) status = SizeIsRight();
   if (status.ok()) {
-    Metrics::Add(shared_->metrics.cache_write_bytes, static_cast<int64_t>(bytes.size()));
+    status = SetPresent(chunk);
+    Metrics::Add(shared_->metrics.cache_write_bytes, static_cast<int64_t>(bytes.size()));  // who sees it counted finds it present
     WriteBack(bytes.size());
-    return SetPresent(chunk);
+    return status;
   }
   if (shared_->WriteFailed()) log::Warn("cache write failed, serving without error=\"{}\"", status.ToString());
   return status;
