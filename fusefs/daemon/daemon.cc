@@ -28,8 +28,14 @@ std::chrono::milliseconds Milliseconds(std::chrono::nanoseconds d) {
 constexpr uint64_t kInflightShareMin = 256ull << 20;
 constexpr uint64_t kInflightShareMax = 1ull << 30;
 
-// Enough for a fast wire, little beside what loads the model.
-uint64_t InflightShare(uint64_t memory) { return std::clamp(memory / 16, kInflightShareMin, kInflightShareMax); }
+constexpr uint64_t kInflightMin = 32ull << 20;
+
+// What is set, or a share of the memory: enough for a fast wire, little beside what loads the model.
+Result<uint64_t> InflightBytes(uint64_t setting) {
+  if (setting == 0) return std::clamp(MemoryLimit() / 16, kInflightShareMin, kInflightShareMax);
+  if (setting < kInflightMin) return InvalidArgumentError("stream.inflight_max must be 0 or at least 32MiB");
+  return setting;
+}
 
 class DaemonImpl : public Daemon {
  public:
@@ -86,7 +92,7 @@ Status DaemonImpl::BuildDataPath() {
   stream::StreamerOptions stream;
   stream.read_deadline = Milliseconds(config_.read_deadline);
   stream.range_bytes_max = config_.range_max;
-  stream.inflight_bytes_max = config_.inflight_max != 0 ? config_.inflight_max : InflightShare(MemoryLimit());
+  HR_ASSIGN_OR_RETURN(stream.inflight_bytes_max, InflightBytes(config_.inflight_max));
   stream.fill_rate = config_.fill_rate;
   stream.small_file_bytes = config_.small_file;
   // An eighth of the connections is left to readers that miss.
