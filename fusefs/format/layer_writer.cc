@@ -29,7 +29,6 @@ constexpr uint64_t kJobBytes = 1ull << 20;
 // once. Each comes in the first round trips of a connection (RFC 6928: ten segments), all of them side by side on several; one large chunk
 // would come in the sixth.
 constexpr uint64_t kHeadChunk = 64ull << 10;
-constexpr uint64_t kHeadEnd = 1ull << 20;
 
 Status TocTooLarge(uint64_t size) {
   return ResourceExhaustedError("table of contents would have more than " + HumanBytes(size) + " (the limit is " +
@@ -180,7 +179,7 @@ Status LayerWriterImpl::OnEntry(const TarEntry& entry) {
 
 // Where the chunk of a large plain file that begins at stored_done_ ends.
 uint64_t LayerWriterImpl::PlainChunkEnd() const {
-  if (stored_done_ < kHeadEnd && options_.chunk_size >= kHeadEnd) return (stored_done_ / kHeadChunk + 1) * kHeadChunk;
+  if (stored_done_ < limits::kHeadBytes && options_.chunk_size >= limits::kHeadBytes) return (stored_done_ / kHeadChunk + 1) * kHeadChunk;
   return (stored_done_ / options_.chunk_size + 1) * options_.chunk_size;
 }
 

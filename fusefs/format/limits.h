@@ -32,6 +32,8 @@ inline constexpr uint64_t kChunkSizeMax = 64ull << 20;
 constexpr uint64_t ChunkBlobSizeMax(uint64_t size) { return size + size / 32 + (64u << 10); }
 
 // Chunk size that the writer takes.
+// The head of a large file is in small chunks (layer_writer.cc), which readers fetch side by side (stream/content.cc).
+inline constexpr uint64_t kHeadBytes = 1ull << 20;
 inline constexpr uint64_t kWriterChunkSizeMin = 64ull << 10;
 inline constexpr uint64_t kWriterChunkSizeMax = 16ull << 20;
 

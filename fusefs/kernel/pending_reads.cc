@@ -29,28 +29,30 @@ bool ThreadIsDying(pid_t tid) {
   return (std::strtoull(text->c_str() + at + kKey.size(), nullptr, 16) & kSigkillBit) != 0;
 }
 
-void PendingRead::Finish(const Status& status, std::span<const uint8_t> bytes) {
+template <typename Reply>
+void PendingRead::AnswerOnce(const Reply& reply) {
   if (!table_->Take(id_)) return;
   // Waits for an interrupt handler of this request that runs now; none runs afterwards.
-  fuse_req_interrupt_func(req_, nullptr, nullptr);
-  Metrics& metrics = table_->metrics_;
-  if (status.ok()) {
-    Metrics::Add(metrics.fuse_reads);
-    Metrics::Add(metrics.fuse_read_bytes, static_cast<int64_t>(bytes.size()));
-    fuse_reply_buf(req_, reinterpret_cast<const char*>(bytes.data()), bytes.size());
-  } else {
-    if (status.code() != StatusCode::kCancelled) Metrics::Add(metrics.fuse_read_errors);
-    fuse_reply_err(req_, StatusToErrno(status));
-  }
-  table_->Replied();
-}
-
-void PendingRead::Complete(const std::function<void(fuse_req* req)>& reply) {
-  if (!table_->Take(id_)) return;
   fuse_req_interrupt_func(req_, nullptr, nullptr);
   reply(req_);
   table_->Replied();
 }
+
+void PendingRead::Finish(const Status& status, std::span<const uint8_t> bytes) {
+  AnswerOnce([&](fuse_req* req) {
+    Metrics& metrics = table_->metrics_;
+    if (status.ok()) {
+      Metrics::Add(metrics.fuse_reads);
+      Metrics::Add(metrics.fuse_read_bytes, static_cast<int64_t>(bytes.size()));
+      fuse_reply_buf(req, reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    } else {
+      if (status.code() != StatusCode::kCancelled) Metrics::Add(metrics.fuse_read_errors);
+      fuse_reply_err(req, StatusToErrno(status));
+    }
+  });
+}
+
+void PendingRead::Complete(const std::function<void(fuse_req* req)>& reply) { AnswerOnce(reply); }
 
 // Runs with libfuse's lock of the request held: it must not answer here.
 void PendingRead::OnInterrupt(fuse_req* /*req*/, void* read) {

@@ -37,6 +37,9 @@ class PendingRead : public std::enable_shared_from_this<PendingRead> {
  private:
   friend class PendingReads;
   static void OnInterrupt(fuse_req* req, void* read);
+  // Calls `reply(req)` if nobody answered the request before.
+  template <typename Reply>
+  void AnswerOnce(const Reply& reply);
   void CheckReader();
 
   std::shared_ptr<PendingReads> table_;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "fusefs/base/log.h"
+#include "fusefs/format/limits.h"
 
 namespace headrace::stream {
 namespace {
@@ -14,7 +15,6 @@ constexpr uint64_t kReadSizeMax = uint64_t{16} << 20;
 constexpr size_t kSourcesMax = 4;
 // The head of a large file is what a loader waits for before it does anything else: fetched side by side, in ranges that a new connection brings in
 // its first round trips (format/ cuts it accordingly).
-constexpr uint64_t kHeadBytes = uint64_t{1} << 20;
 constexpr uint64_t kHeadRangeBytes = uint64_t{48} << 10;
 
 }  // namespace
@@ -215,7 +215,7 @@ void Content::MakeRanges(const Flights& flights, Plan* plan, RangeKind kind) {
     const format::Chunk& c = from->layer->index->chunks[from->first_chunk + flight->chunk];
     const bool adjacent = !parts.empty() && source == from &&
                           parts.back().chunk->blob_offset + parts.back().chunk->blob_size == c.blob_offset;
-    const bool enough = large && c.file_offset < kHeadBytes && bytes >= kHeadRangeBytes;
+    const bool enough = large && c.file_offset < format::limits::kHeadBytes && bytes >= kHeadRangeBytes;
     if (!adjacent || enough || bytes + c.blob_size > bytes_max || cost + c.blob_size + c.size > cost_max) finish();
     source = from;
     flight->state = Flight::State::kRange;

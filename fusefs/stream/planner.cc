@@ -192,6 +192,7 @@ Planner::Step Planner::PlanTouched(uint64_t room, TimePoint now) {
 }
 
 Planner::Step Planner::PlanFile(const Known& file, uint64_t room, RangeKind kind) {
+  if (kind == RangeKind::kFill && fill_tokens_ < 0) return Step::kBlocked;
   Content::Planned planned = file.content->PlanRange(room, tuner_.RangeBytes(core_->options.range_bytes_max), kind);
   if (!planned.range) return planned.more ? Step::kBlocked : Step::kNothing;
   if (kind == RangeKind::kFill) fill_tokens_ -= static_cast<double>(planned.range->bytes());
@@ -205,18 +206,22 @@ std::optional<Planner::Known> Planner::OpenTaken(const FilePlace& place) {
   return Known{std::move(content), place};
 }
 
-Planner::Step Planner::PlanNextFile(uint64_t room) {
+template <typename Take>
+Planner::Step Planner::PlanSuccession(std::optional<Known>& current, uint64_t room, RangeKind kind, const Take& take) {
   for (;;) {
-    if (next_) {
-      const Step step = PlanFile(*next_, room, RangeKind::kReadAhead);
+    if (current) {
+      const Step step = PlanFile(*current, room, kind);
       if (step != Step::kNothing) return step;
-      next_.reset();
+      current.reset();
     }
-    if (!last_) return Step::kNothing;
-    const std::optional<FilePlace> place = files_.TakeNext(*last_);
+    const std::optional<FilePlace> place = take();
     if (!place) return Step::kNothing;
-    next_ = OpenTaken(*place);
+    current = OpenTaken(*place);
   }
+}
+
+Planner::Step Planner::PlanNextFile(uint64_t room) {
+  return PlanSuccession(next_, room, RangeKind::kReadAhead, [this] { return last_ ? files_.TakeNext(*last_) : std::nullopt; });
 }
 
 // Tokens are bytes that may be asked for: a tenth of a second's worth at most is saved up, so that the rate holds for every second; a range may
@@ -231,17 +236,7 @@ void Planner::CountFillTokens(TimePoint now) {
 Planner::Step Planner::PlanFill(uint64_t room, TimePoint now) {
   if (core_->options.fill_rate == 0 || !fill_from_) return Step::kNothing;
   CountFillTokens(now);
-  for (;;) {
-    if (fill_) {
-      if (fill_tokens_ < 0) return Step::kBlocked;
-      const Step step = PlanFile(*fill_, room, RangeKind::kFill);
-      if (step != Step::kNothing) return step;
-      fill_.reset();
-    }
-    const std::optional<FilePlace> place = files_.TakeFill(*fill_from_);
-    if (!place) return Step::kNothing;
-    fill_ = OpenTaken(*place);
-  }
+  return PlanSuccession(fill_, room, RangeKind::kFill, [this] { return files_.TakeFill(*fill_from_); });
 }
 
 }  // namespace headrace::stream

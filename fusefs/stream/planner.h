@@ -66,6 +66,9 @@ class Planner : public std::enable_shared_from_this<Planner> {
   Step PlanOne(uint64_t room);
   Step PlanTouched(uint64_t room, TimePoint now);
   Step PlanFile(const Known& file, uint64_t room, RangeKind kind);
+  // File after file, as `take` gives them; `current` is the one that is being planned.
+  template <typename Take>
+  Step PlanSuccession(std::optional<Known>& current, uint64_t room, RangeKind kind, const Take& take);
   Step PlanNextFile(uint64_t room);
   Step PlanFill(uint64_t room, TimePoint now);
   void CountFillTokens(TimePoint now);

@@ -26,7 +26,10 @@ class StreamerImpl : public Streamer {
  public:
   StreamerImpl(std::shared_ptr<Core> core, cache::ContentStore& store)
       : core_(std::move(core)), store_(store), empty_(std::make_shared<EmptyContent>()) {
-    planner_ = std::make_shared<Planner>(core_, [this](const FilePlace& place) { return OpenContent(place.layer, place.entry); });
+    planner_ = std::make_shared<Planner>(core_, [this](const FilePlace& place) {
+      Result<std::shared_ptr<Content>> content = OpenContent(place.layer, place.entry);
+      return content.ok() ? *content : nullptr;
+    });
     if (!core_->options.read_ahead) return;
     core_->SetPlanner(planner_);
     planner_->Start();
@@ -44,8 +47,8 @@ class StreamerImpl : public Streamer {
   uint64_t ResidentBytes(const LayerSource& layer) override;
 
  private:
-  // Null: it cannot be opened, or is empty.
-  std::shared_ptr<Content> OpenContent(const std::shared_ptr<const LayerSource>& layer, uint32_t entry_index);
+  // REQUIRES: there is such an entry, and it is not empty.
+  Result<std::shared_ptr<Content>> OpenContent(std::shared_ptr<const LayerSource> layer, uint32_t entry_index);
   std::shared_ptr<Content> Find(const Digest& id);
   // The content that is known under the id from now on: `made`, or one that was faster.
   std::shared_ptr<Content> Insert(const Digest& id, std::shared_ptr<Content> made);
@@ -107,12 +110,18 @@ std::shared_ptr<cache::ContentFile> StreamerImpl::OpenCacheFile(const cache::Con
 
 Result<std::shared_ptr<FileContent>> StreamerImpl::Open(std::shared_ptr<const LayerSource> layer,
                                                         uint32_t entry_index) {
-  const std::string where = "layer " + layer->blob.digest.ToString();
-  if (entry_index >= layer->index->entries.size()) return InvalidArgumentError(where + ": no such entry");
+  if (entry_index >= layer->index->entries.size()) {
+    return InvalidArgumentError("layer " + layer->blob.digest.ToString() + ": no such entry");
+  }
   const format::Entry& entry = layer->index->entries[entry_index];
   if (entry.type == format::EntryType::kRegular && entry.size == 0) return std::shared_ptr<FileContent>(empty_);
-  Result<cache::ContentSpec> spec = ContentId(*layer->index, entry);
-  if (!spec.ok()) return spec.status().Annotate(where);
+  HR_ASSIGN_OR_RETURN(std::shared_ptr<Content> content, OpenContent(std::move(layer), entry_index));
+  return std::shared_ptr<FileContent>(std::move(content));
+}
+
+Result<std::shared_ptr<Content>> StreamerImpl::OpenContent(std::shared_ptr<const LayerSource> layer, uint32_t entry_index) {
+  Result<cache::ContentSpec> spec = ContentId(*layer->index, layer->index->entries[entry_index]);
+  if (!spec.ok()) return spec.status().Annotate("layer " + layer->blob.digest.ToString());
   std::shared_ptr<Content> content = Find(spec->id);
   if (!content) {
     // Two threads may get here at once: they share the cache file, and the second content is dropped before anybody saw it.
@@ -120,12 +129,7 @@ Result<std::shared_ptr<FileContent>> StreamerImpl::Open(std::shared_ptr<const La
     if (content->HasHolesToMark()) core_->Post([content] { content->MarkHoles(); });
   }
   content->AddSource(std::move(layer), entry_index);
-  return std::shared_ptr<FileContent>(std::move(content));
-}
-
-std::shared_ptr<Content> StreamerImpl::OpenContent(const std::shared_ptr<const LayerSource>& layer, uint32_t entry_index) {
-  Result<std::shared_ptr<FileContent>> content = Open(layer, entry_index);
-  return content.ok() ? std::dynamic_pointer_cast<Content>(*content) : nullptr;
+  return content;
 }
 
 uint64_t StreamerImpl::ResidentBytes(const LayerSource& layer) {

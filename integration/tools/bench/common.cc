@@ -7,6 +7,8 @@
 #include <chrono>
 #include <cstdio>
 #include <cstring>
+#include <mutex>
+#include <thread>
 
 #include "fusefs/base/text.h"
 
@@ -91,6 +93,24 @@ void WaitForStop() {
   int signal = 0;
   while (sigwait(&set, &signal) != 0) {
   }
+}
+
+void Parallel(unsigned threads, const std::function<void(unsigned)>& work) {
+  std::mutex mutex;
+  std::string error;
+  std::vector<std::thread> running;
+  for (unsigned i = 0; i < threads; ++i) {
+    running.emplace_back([&, i] {
+      try {
+        work(i);
+      } catch (const std::exception& e) {
+        const std::lock_guard lock(mutex);
+        if (error.empty()) error = e.what();
+      }
+    });
+  }
+  for (std::thread& thread : running) thread.join();
+  if (!error.empty()) Fail(error);
 }
 
 }  // namespace headrace::bench

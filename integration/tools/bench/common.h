@@ -52,6 +52,9 @@ int RunTool(CLI::App& app, int argc, char** argv, const std::function<int()>& bo
 // One line on stdout, at once: those who wait for it read from a pipe.
 void PrintLine(const Json& json);
 
+// Runs `work(number)` on `threads` threads, waits for all and throws the first failure.
+void Parallel(unsigned threads, const std::function<void(unsigned)>& work);
+
 // Blocks SIGTERM and SIGINT; to be called before any thread is made. WaitForStop returns when one of them came.
 void BlockStopSignals();
 void WaitForStop();

@@ -8,7 +8,6 @@
 #include <cstring>
 #include <functional>
 #include <mutex>
-#include <thread>
 #include <vector>
 
 #include "fusefs/base/file.h"
@@ -30,25 +29,6 @@ double ThreadCpu() {
   timespec t{};
   clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
   return static_cast<double>(t.tv_sec) + static_cast<double>(t.tv_nsec) * 1e-9;
-}
-
-// Runs `work(thread)` on `count` threads and throws the first failure.
-void Parallel(unsigned count, const std::function<void(unsigned)>& work) {
-  std::mutex mutex;
-  std::string error;
-  std::vector<std::thread> threads;
-  for (unsigned i = 0; i < count; ++i) {
-    threads.emplace_back([&, i] {
-      try {
-        work(i);
-      } catch (const std::exception& e) {
-        const std::lock_guard lock(mutex);
-        if (error.empty()) error = e.what();
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  if (!error.empty()) Fail(error);
 }
 
 struct OpenLayer {

@@ -4,7 +4,6 @@
 #include <xxhash.h>
 
 #include <algorithm>
-#include <thread>
 #include <utility>
 
 #include "integration/tools/bench/common.h"
@@ -71,22 +70,7 @@ void ReplaySession::Take(const ModelFile& file, uint64_t begin, const uint8_t* d
   bytes_.fetch_add(size, std::memory_order_relaxed);
 }
 
-void ReplaySession::Parallel(const std::function<void(unsigned)>& work) {
-  std::string error;
-  std::vector<std::thread> threads;
-  for (unsigned i = 0; i < threads_; ++i) {
-    threads.emplace_back([&, i] {
-      try {
-        work(i);
-      } catch (const std::exception& e) {
-        const std::lock_guard lock(mutex_);
-        if (error.empty()) error = e.what();
-      }
-    });
-  }
-  for (std::thread& thread : threads) thread.join();
-  if (!error.empty()) Fail(error);
-}
+void ReplaySession::Parallel(const std::function<void(unsigned)>& work) { bench::Parallel(threads_, work); }
 
 void ReplaySession::Count(ReplayReport& report) const {
   const std::lock_guard lock(mutex_);
