@@ -22,8 +22,15 @@ namespace headrace::format {
 enum class EntryType : uint8_t { kRegular, kDirectory, kSymlink, kHardlink, kCharDevice, kBlockDevice, kFifo };
 
 enum class ChunkKind : uint8_t {
-  kStored,  // one zstd frame (or several, one after the other) at [blob_offset, blob_offset + blob_size)
+  kStored,  // at [blob_offset, blob_offset + blob_size), in the chunk's codec
   kZeros,   // `size` zero bytes; nothing in the blob
+};
+
+// How a stored chunk stands in the blob.
+enum class Codec : uint8_t {
+  kZstd,  // one zstd frame, or several, one after the other (RFC 8878)
+  kGzip,  // one gzip member (RFC 1952): eStargz
+  kRaw,   // its bytes as they are: plain tar, and what a stream decodes to (BlobRef::decoded)
 };
 
 struct Chunk {
@@ -32,6 +39,8 @@ struct Chunk {
   uint64_t blob_offset = 0;
   uint64_t blob_size = 0;    // compressed bytes
   ChunkKind kind = ChunkKind::kStored;
+  Codec codec = Codec::kZstd;
+  uint32_t inner_offset = 0;  // decoded bytes that stand before it in its frame or member (eStargz packs small files together)
   Digest digest;             // SHA-256 of the decoded bytes; never empty for kStored
 };
 

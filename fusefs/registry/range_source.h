@@ -17,6 +17,9 @@ namespace headrace::registry {
 struct BlobRef {
   std::string image_ref;
   Digest digest;
+  // Offsets are those of the tar that the blob decompresses to (a gzip or zstd layer without an index), not of the blob. Only what
+  // stands in front of the registry client (stream/) can answer that.
+  bool decoded = false;
 };
 
 // Receives one range. Calls come from the source's own network thread, one at a time, in order: OnData* then OnDone once.
