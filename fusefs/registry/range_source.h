@@ -27,6 +27,9 @@ struct BlobRef {
 class RangeSink {
  public:
   virtual ~RangeSink() = default;
+  // Who answers, before its first OnData: 0 is the registry itself, other numbers are mirrors in its place (ReportWrongBytes names them).
+  // May be called again with OnData following if the first one failed before it had delivered anything.
+  virtual void OnSource(uint64_t source) { static_cast<void>(source); }
   // The next bytes of the range. false: stop, OnDone(Cancelled) follows.
   virtual bool OnData(std::span<const uint8_t> data) = 0;
   // OK: exactly the asked bytes were delivered. Otherwise how it failed (the message names registry, repository and blob):
@@ -41,6 +44,12 @@ class RangeSource {
   // Starts fetching [offset, offset + size) of the blob; never blocks; the sink is kept until OnDone. One attempt (with credentials renewed
   // and redirects followed); the caller retries. An attempt has its own time limits: connect, and stall (no byte for a while).
   virtual void Fetch(const BlobRef& blob, uint64_t offset, uint64_t size, std::shared_ptr<RangeSink> sink) = 0;
+  // Bytes that `source` (RangeSink::OnSource) gave for this blob are not what their digest says: it is not asked again. Never blocks; the registry
+  // itself (0) is always asked again.
+  virtual void ReportWrongBytes(const BlobRef& blob, uint64_t source) {
+    static_cast<void>(blob);
+    static_cast<void>(source);
+  }
 };
 
 }  // namespace headrace::registry
