@@ -60,10 +60,14 @@ class Service : public pb::Control::Service {
       args.manifest_digest = request->layer().manifest_digest();
       args.blob_digest = request->layer().blob_digest();
       args.toc = request->layer().toc();
+      args.no_fill = request->no_fill();
       HR_ASSIGN_OR_RETURN(Mounted mounted, manager_.Mount(args));
       response->set_path(mounted.path);
       response->set_files(static_cast<int64_t>(mounted.files));
       response->set_size(static_cast<int64_t>(mounted.size));
+      response->set_pending(mounted.pending);
+      response->set_done_bytes(static_cast<int64_t>(mounted.done_bytes));
+      response->set_total_bytes(static_cast<int64_t>(mounted.total_bytes));
       return OkStatus();
     });
   }
@@ -88,6 +92,7 @@ class Service : public pb::Control::Service {
         pb::LayerStatus* out = response->add_layers();
         out->set_blob_digest(layer.blob_digest);
         out->set_image_ref(layer.image_ref);
+        out->set_format(std::string(layer.format));
         out->set_size(static_cast<int64_t>(layer.size));
         out->set_resident(static_cast<int64_t>(layer.resident));
         out->set_files(static_cast<int64_t>(layer.files));

@@ -37,6 +37,12 @@ Result<uint64_t> InflightBytes(uint64_t setting) {
   return setting;
 }
 
+Result<bool> LearnLayers(const std::string& setting) {
+  if (setting == "stream") return true;
+  if (setting == "leave") return false;
+  return InvalidArgumentError("layers.without_table must be \"stream\" or \"leave\", not \"" + setting + "\"");
+}
+
 class DaemonImpl : public Daemon {
  public:
   explicit DaemonImpl(const DaemonOptions& options)
@@ -51,8 +57,6 @@ class DaemonImpl : public Daemon {
   Status Serve(std::function<void()> on_end);
 
  private:
-  Result<std::string> FetchToc(const registry::BlobRef& blob, uint64_t offset, uint64_t size);
-
   // In the order of construction; destroyed in reverse.
   const config::FusedConfig config_;
   const bool unmount_on_exit_;
@@ -102,11 +106,6 @@ Status DaemonImpl::BuildDataPath() {
   return OkStatus();
 }
 
-Result<std::string> DaemonImpl::FetchToc(const registry::BlobRef& blob, uint64_t offset, uint64_t size) {
-  HR_ASSIGN_OR_RETURN(registry::Reference reference, registry::Reference::Parse(blob.image_ref));
-  return client_->GetBlobRange(reference, blob.digest, offset, size);
-}
-
 Status DaemonImpl::Serve(std::function<void()> on_end) {
   LayerManagerOptions manager;
   manager.root = config_.root;
@@ -114,8 +113,8 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
   manager.invalidate = [this](const std::string& id) {
     if (fuse_) fuse_->InvalidateMount(id);
   };
-  TocFetcher fetch = [this](const registry::BlobRef& blob, uint64_t offset, uint64_t size) { return FetchToc(blob, offset, size); };
-  manager_ = std::make_unique<LayerManager>(std::move(manager), std::move(fetch), *vfs_, *streamer_, metrics_);
+  HR_ASSIGN_OR_RETURN(manager.learn, LearnLayers(config_.without_table));
+  manager_ = std::make_unique<LayerManager>(std::move(manager), *reader_, *learner_, *vfs_, *streamer_, metrics_);
   HR_RETURN_IF_ERROR(manager_->Restore());
 
   kernel::FuseServerOptions fuse;

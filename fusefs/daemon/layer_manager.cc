@@ -1,9 +1,6 @@
 #include "fusefs/daemon/layer_manager.h"
 
 #include <chrono>
-#include <optional>
-#include <set>
-#include <span>
 #include <utility>
 
 #include "fusefs/base/log.h"
@@ -11,49 +8,57 @@
 namespace headrace::daemon {
 namespace {
 
-// Above every deadline of the registry client: a waiter behind another's fetch does not hang if that one never ends.
+// Above every deadline of the registry client, and long enough for its queue: a Mount does not hang if an attach never ends.
 constexpr std::chrono::minutes kAttachWait{10};
+// The caller of a layer that is being learned asks again at once; a layer that nobody asks for is given up after this.
+constexpr std::chrono::minutes kKeepPending{1};
 constexpr size_t kImageRefMax = 4096;
 constexpr std::string_view kTocPrefix = "v1,";
-
-std::span<const uint8_t> Bytes(const std::string& text) {
-  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
-}
+constexpr unsigned kAttachThreads = 8;
+constexpr unsigned kLearnThreads = 3;  // each has helpers of its own; more only share the wire
 
 // What the layers of one image have in common.
 std::string ImageKey(const MountRecord& record, const stream::LayerSource& source) {
   return record.manifest_digest.empty() ? source.blob.image_ref : record.manifest_digest;
 }
 
-Result<LayerRecord> ParseLayer(const MountArgs& args) {
-  if (!args.toc.starts_with(kTocPrefix)) {
-    return UnimplementedError("layer " + args.blob_digest + " has no table of contents that Headrace reads (label " +
-                              std::string(format::kTocLabel) + ")");
+Result<LayerAsk> ParseAsk(const MountArgs& args) {
+  LayerAsk ask;
+  HR_ASSIGN_OR_RETURN(ask.blob, Digest::Parse(args.blob_digest));
+  if (!args.toc.empty() && !args.toc.starts_with(kTocPrefix)) {
+    return UnimplementedError(ask.Name() + " has a table of contents of another version (label " + std::string(format::kTocLabel) + ")");
   }
-  LayerRecord record;
-  HR_ASSIGN_OR_RETURN(record.blob, Digest::Parse(args.blob_digest));
-  auto location = format::TocLocation::Parse(args.toc);
-  if (!location.ok()) return location.status().Annotate("layer " + args.blob_digest + ": label " + std::string(format::kTocLabel));
-  record.toc = *location;
+  if (!args.toc.empty()) {
+    auto location = format::TocLocation::Parse(args.toc);
+    if (!location.ok()) return location.status().Annotate(ask.Name() + ": label " + std::string(format::kTocLabel));
+    ask.label = location->ToString();
+  } else if (args.manifest_digest.empty()) {
+    return UnimplementedError(ask.Name() + " has no table of contents in its labels, and they do not name the image's manifest");
+  }
   if (args.image_ref.empty() || args.image_ref.size() > kImageRefMax) {
-    return InvalidArgumentError("layer " + args.blob_digest + ": no image reference to fetch it from");
+    return InvalidArgumentError(ask.Name() + ": no image reference to fetch it from");
   }
-  record.image_ref = args.image_ref;
-  return record;
+  ask.image_ref = args.image_ref;
+  ask.manifest_digest = args.manifest_digest;
+  return ask;
 }
 
 }  // namespace
 
-LayerManager::LayerManager(LayerManagerOptions options, TocFetcher fetch, vfs::Vfs& vfs, stream::Streamer& streamer,
-                           Metrics& metrics)
+LayerManager::LayerManager(LayerManagerOptions options, RegistryReader& reader, LayerLearner& learner, vfs::Vfs& vfs,
+                           stream::Streamer& streamer, Metrics& metrics)
     : options_(std::move(options)),
-      fetch_(std::move(fetch)),
+      reader_(reader),
+      learner_(learner),
       vfs_(vfs),
       streamer_(streamer),
       metrics_(metrics),
-      store_(options_.root) {}
+      store_(options_.root),
+      catalog_(reader),
+      attach_pool_("attach", kAttachThreads),
+      learn_pool_("learn", kLearnThreads) {}
 
-LayerManager::~LayerManager() = default;
+LayerManager::~LayerManager() { stopping_.store(true); }
 
 Result<Mounted> LayerManager::Answer(const std::string& id) const {
   HR_ASSIGN_OR_RETURN(vfs::MountInfo info, vfs_.GetMount(id));
@@ -75,7 +80,7 @@ Result<bool> LayerManager::AlreadyShown(const MountArgs& args, const std::string
     return true;
   }
   return AlreadyExistsError("mount " + args.id + " exists with another content (layer " +
-                            it->second.layer->record.blob.ToString() + ", asked " + args.blob_digest + ")");
+                            it->second.layer->ask.blob.ToString() + ", asked " + args.blob_digest + ")");
 }
 
 Result<Mounted> LayerManager::Mount(const MountArgs& args) {
@@ -83,87 +88,51 @@ Result<Mounted> LayerManager::Mount(const MountArgs& args) {
   if (!args.parent_id.empty() && !ValidMountId(args.parent_id)) {
     return InvalidArgumentError("parent id \"" + args.parent_id + "\" is not a decimal number");
   }
-  HR_ASSIGN_OR_RETURN(LayerRecord wanted, ParseLayer(args));
-  HR_ASSIGN_OR_RETURN(bool shown, AlreadyShown(args, wanted.Key()));
+  HR_ASSIGN_OR_RETURN(LayerAsk ask, ParseAsk(args));
+  HR_ASSIGN_OR_RETURN(bool shown, AlreadyShown(args, ask.Key()));
   if (shown) return Answer(args.id);
 
-  HR_ASSIGN_OR_RETURN(std::shared_ptr<Layer> layer, Attach(args, wanted));
-  auto commit = [&]() -> Result<Mounted> {
-    MutexLock control(control_mu_);
-    // Another Mount or Unmount may have come between.
-    HR_ASSIGN_OR_RETURN(bool shown_meanwhile, AlreadyShown(args, wanted.Key()));
-    if (shown_meanwhile) return Answer(args.id);
-    MountRecord record{args.id, args.parent_id, args.above_foreign, wanted.Key(), args.manifest_digest, 0};
-    HR_ASSIGN_OR_RETURN(record.view_slot, store_.TakeSlot());
-    HR_RETURN_IF_ERROR(store_.SaveMount(record));
-    if (Status status = Show(record, layer); !status.ok()) {
-      Status undone = store_.DeleteMount(record.id);
-      if (!undone.ok()) log::Error("a mount that failed stays on disk id={} error=\"{}\"", record.id, undone.ToString());
-      return status.Annotate("mount " + args.id + " of layer " + args.blob_digest);
-    }
-    return Answer(args.id);
+  std::shared_ptr<Layer> layer = Begin(ask);
+  auto wait = [&]() -> Result<Mounted> {
+    const TimePoint asked = std::chrono::steady_clock::now();
+    MutexLock lock(mu_);
+    // A layer whose whole blob must be read first is no reason to keep the caller's thread.
+    attached_.WaitUntil(mu_, asked + options_.pending_after, [&] { return layer->done; });
+    attached_.WaitUntil(mu_, asked + kAttachWait, [&] { return layer->done || layer->learning; });
+    if (layer->done && layer->failure.ok()) return Mounted{};
+    if (layer->done) return layer->failure;
+    if (!layer->learning) return DeadlineExceededError(ask.Name() + ": its table of contents is still being fetched");
+    layer->keep_until = std::chrono::steady_clock::now() + kKeepPending;
+    Mounted pending;
+    pending.pending = true;
+    pending.done_bytes = layer->progress.done_bytes.load();
+    pending.total_bytes = layer->progress.total_bytes.load();
+    return pending;
   };
-  auto result = commit();
+  Result<Mounted> result = wait();
+  if (result.ok() && !result->pending) result = ShowNew(args, layer);
   Unpin(layer);
-  if (result.ok()) log::Info("mounted id={} parent={} layer={} files={}", args.id, args.parent_id, args.blob_digest, result->files);
+  if (result.ok() && !result->pending) {
+    log::Info("mounted id={} parent={} layer={} format={} files={}", args.id, args.parent_id, args.blob_digest,
+              TableKindName(layer->record.kind), result->files);
+  }
   return result;
 }
 
-Result<std::shared_ptr<LayerManager::Layer>> LayerManager::Attach(const MountArgs& args, const LayerRecord& wanted) {
-  const std::string key = wanted.Key();
-  std::shared_ptr<Layer> layer;
-  {
-    MutexLock lock(mu_);
-    auto it = layers_.find(key);
-    if (it != layers_.end()) {
-      layer = it->second;
-      ++layer->pins;
-      bool done = attached_.WaitFor(mu_, kAttachWait, [&] { return layer->done; });
-      if (done && layer->failure.ok()) return layer;
-      --layer->pins;
-      if (!done) return DeadlineExceededError("layer " + args.blob_digest + ": another mount still fetches its table of contents");
-      return layer->failure;
-    }
-    layer = std::make_shared<Layer>();
-    layer->pins = 1;
-    layers_.emplace(key, layer);
+Result<Mounted> LayerManager::ShowNew(const MountArgs& args, const std::shared_ptr<Layer>& layer) {
+  MutexLock control(control_mu_);
+  // Another Mount or Unmount may have come between.
+  HR_ASSIGN_OR_RETURN(bool shown_meanwhile, AlreadyShown(args, layer->ask.Key()));
+  if (shown_meanwhile) return Answer(args.id);
+  MountRecord record{args.id, args.parent_id, args.above_foreign, layer->ask.Key(), args.manifest_digest, args.no_fill, 0};
+  HR_ASSIGN_OR_RETURN(record.view_slot, store_.TakeSlot());
+  HR_RETURN_IF_ERROR(store_.SaveMount(record));
+  if (Status status = Show(record, layer); !status.ok()) {
+    Status undone = store_.DeleteMount(record.id);
+    if (!undone.ok()) log::Error("a mount that failed stays on disk id={} error=\"{}\"", record.id, undone.ToString());
+    return status.Annotate("mount " + args.id + " of " + layer->ask.Name());
   }
-  auto fetched = FetchLayer(wanted);
-  MutexLock lock(mu_);
-  layer->done = true;
-  attached_.NotifyAll();
-  if (!fetched.ok()) {
-    layer->failure = fetched.status().Annotate("layer " + args.blob_digest);
-    layers_.erase(key);  // the next Mount tries anew
-    return layer->failure;
-  }
-  layer->record = (*fetched)->record;
-  layer->source = (*fetched)->source;
-  return layer;
-}
-
-Result<std::shared_ptr<LayerManager::Layer>> LayerManager::FetchLayer(LayerRecord record) {
-  const registry::BlobRef blob{record.image_ref, record.blob};
-  auto fetched = fetch_(blob, record.toc.offset, record.toc.compressed_size);
-  if (!fetched.ok()) {
-    Status status = fetched.status().Annotate("table of contents");
-    // To our callers "not found" is the parent and nothing else.
-    return status.code() == StatusCode::kNotFound ? UnavailableError(status.message()) : status;
-  }
-  const std::string toc = std::move(*fetched);
-  auto index = format::ReadToc(Bytes(toc), record.toc);
-  if (!index.ok()) return index.status().Annotate("table of contents from " + record.image_ref);
-  {
-    // Not between somebody's decision to forget this layer and the removal of its directory.
-    MutexLock control(control_mu_);
-    HR_ASSIGN_OR_RETURN(record.slot, store_.TakeSlot());
-    HR_RETURN_IF_ERROR(store_.SaveLayer(record, toc));
-  }
-  auto layer = std::make_shared<Layer>();
-  layer->source = std::make_shared<const stream::LayerSource>(
-      stream::LayerSource{blob, std::make_shared<const format::LayerIndex>(std::move(*index))});
-  layer->record = std::move(record);
-  return layer;
+  return Answer(args.id);
 }
 
 void LayerManager::Unpin(const std::shared_ptr<Layer>& layer) {
@@ -180,7 +149,7 @@ Status LayerManager::Show(const MountRecord& record, const std::shared_ptr<Layer
   vfs::MountSpec spec{record.id, record.parent_id, record.above_foreign, layer->record.slot, record.view_slot, layer->source};
   auto info = vfs_.AddMount(spec);
   if (!info.ok()) return info.status();
-  streamer_.AddToImage(ImageKey(record, *layer->source), layer->source, /*fill=*/true);
+  streamer_.AddToImage(ImageKey(record, *layer->source), layer->source, /*fill=*/!record.no_fill);
   {
     MutexLock lock(mu_);
     ++layer->mounts;
@@ -193,10 +162,12 @@ Status LayerManager::Show(const MountRecord& record, const std::shared_ptr<Layer
 // REQUIRES: control_mu_ is held. Forgets layers that no mount shows and no Mount is about to show.
 void LayerManager::DropUnusedLayers() {
   std::vector<std::string> unused;
+  const TimePoint now = std::chrono::steady_clock::now();
   {
     MutexLock lock(mu_);
     for (auto it = layers_.begin(); it != layers_.end();) {
-      bool used = !it->second->done || it->second->pins > 0 || it->second->mounts > 0;
+      const Layer& layer = *it->second;
+      bool used = !layer.done || layer.pins > 0 || layer.mounts > 0 || now < layer.keep_until;
       if (!used) unused.push_back(it->first);
       it = used ? std::next(it) : layers_.erase(it);
     }
@@ -260,8 +231,9 @@ std::vector<LayerState> LayerManager::Layers() const {
   for (auto& [key, value] : by_key) {
     auto& [layer, ids] = value;
     LayerState state;
-    state.blob_digest = layer->record.blob.ToString();
-    state.image_ref = layer->record.image_ref;
+    state.blob_digest = layer->ask.blob.ToString();
+    state.image_ref = layer->record.ask.image_ref;
+    state.format = TableKindName(layer->record.kind);
     for (const format::Entry& entry : layer->source->index->entries) {
       if (entry.type != format::EntryType::kRegular) continue;
       ++state.files;

@@ -1,27 +1,34 @@
-// LayerManager: the control side of headrace-fused without gRPC: attaches layers (fetch and verify the table of contents), shows and removes
-// mounts, remembers both on disk, and rebuilds all of it at start.
+// LayerManager: the control side of headrace-fused without gRPC: attaches layers (finds out how each can be read, fetches and verifies its table of contents,
+// or learns it by reading the blob), shows and removes mounts, remembers both on disk, and rebuilds all of it at start.
 //
-// Threads: every method from any thread. Mount blocks on the registry (the TOC) up to the client's deadline; everything blocks on the local disk.
-// Two Mounts of one layer fetch its TOC once. `control_mu_` serialises what changes mounts; it is held across local disk writes and the build of
-// a tree, never across the network; no FUSE thread takes it.
-// Ownership: everything given to the constructor outlives the manager.
+// Threads: every method from any thread. Layers are attached on threads of the manager's own; Mount waits for them: for a table of contents up to the
+// client's deadline, for a layer that is being learned `pending_after` (then it answers "pending", and the caller asks again). Everything blocks on the local disk.
+// Two Mounts of one layer share its attaching. Once an image is known, its next layers are attached ahead of their Mounts.
+// `control_mu_` serialises what changes mounts; it is held across local disk writes and the build of a tree, never across the network; no FUSE thread takes it.
+// Ownership: everything given to the constructor outlives the manager. The destructor ends what is being learned and waits for registry calls under way.
 // Order on disk: a mount's file is written before it is shown and removed before it goes; a layer's before its first mount's, after its last's.
 #ifndef HEADRACE_FUSEFS_DAEMON_LAYER_MANAGER_H_
 #define HEADRACE_FUSEFS_DAEMON_LAYER_MANAGER_H_
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <set>
-#include <span>
 #include <string>
 #include <vector>
 
+#include "fusefs/base/executor.h"
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/mutex.h"
 #include "fusefs/base/status.h"
+#include "fusefs/daemon/image_catalog.h"
+#include "fusefs/daemon/layer_learner.h"
 #include "fusefs/daemon/layer_store.h"
+#include "fusefs/daemon/registry_reader.h"
 #include "fusefs/stream/streamer.h"
 #include "fusefs/vfs/vfs.h"
 
@@ -36,36 +43,42 @@ struct MountArgs {
   std::string manifest_digest;
   std::string blob_digest;
   std::string toc;
+  bool no_fill = false;
 };
 
 struct Mounted {
   std::string path;
   uint64_t files = 0;
   uint64_t size = 0;
+  bool pending = false;  // being learned: nothing of the above yet; ask again
+  uint64_t done_bytes = 0;
+  uint64_t total_bytes = 0;
 };
 
 struct LayerState {
   std::string blob_digest;
   std::string image_ref;
+  std::string_view format;
   uint64_t size = 0;
   uint64_t resident = 0;
   uint64_t files = 0;
   std::vector<std::string> ids;
 };
 
-// Gets the bytes of a layer's TOC, unverified: registry::Client::GetBlobRange, or a fake.
-using TocFetcher = std::function<Result<std::string>(const registry::BlobRef& blob, uint64_t offset, uint64_t size)>;
-
 struct LayerManagerOptions {
   std::string root;
   std::string mountpoint;
+  // Layers without a table of contents are read whole and learned; false: they are left to containerd (Unimplemented).
+  bool learn = true;
+  std::chrono::milliseconds pending_after{2000};
   // After a mount went: the kernel must forget its name. Called without a lock held.
   std::function<void(const std::string& id)> invalidate;
 };
 
 class LayerManager {
  public:
-  LayerManager(LayerManagerOptions options, TocFetcher fetch, vfs::Vfs& vfs, stream::Streamer& streamer, Metrics& metrics);
+  LayerManager(LayerManagerOptions options, RegistryReader& reader, LayerLearner& learner, vfs::Vfs& vfs, stream::Streamer& streamer,
+               Metrics& metrics);
   ~LayerManager();
 
   // Reads the root and shows every mount in it. What is broken is logged and left out, with what stands on it. Call once, first.
@@ -78,45 +91,80 @@ class LayerManager {
   std::vector<LayerState> Layers() const;
 
  private:
+  using TimePoint = std::chrono::steady_clock::time_point;
   struct Layer {
-    LayerRecord record;
+    explicit Layer(LayerAsk a) : ask(std::move(a)) {}
+    const LayerAsk ask;
+    LayerRecord record;                                 // constant once `done`, as `source`
     std::shared_ptr<const stream::LayerSource> source;  // null until `done`
-    bool done = false;                                  // the TOC is here, or `failure` says why not
+    bool done = false;                                  // attached, or `failure` says why not
+    bool learning = false;                              // will be done when the whole blob was read
     Status failure;
     uint64_t pins = 0;    // Mounts under way
     uint64_t mounts = 0;  // that show it
+    TimePoint keep_until;  // without pins and mounts it stays until then: attached ahead, or somebody will ask again
+    LearnProgress progress;
   };
   struct Shown {
     MountRecord record;
     std::shared_ptr<Layer> layer;
   };
+  // A table of contents and how it is read.
+  struct Table {
+    LayerRecord record;
+    std::string bytes;
+    format::LayerIndex index;
+  };
 
   Result<Mounted> Answer(const std::string& id) const;
   // The answer for an id that is shown already, or nothing.
   Result<bool> AlreadyShown(const MountArgs& args, const std::string& layer_key) const;
-  // The attached layer, pinned for the caller; fetches the TOC if nobody did.
-  Result<std::shared_ptr<Layer>> Attach(const MountArgs& args, const LayerRecord& wanted);
-  Result<std::shared_ptr<Layer>> FetchLayer(LayerRecord record);
+  Result<Mounted> ShowNew(const MountArgs& args, const std::shared_ptr<Layer>& layer);
   void Unpin(const std::shared_ptr<Layer>& layer);
   Status Show(const MountRecord& record, const std::shared_ptr<Layer>& layer);
-  Result<std::shared_ptr<Layer>> RestoreLayer(const std::string& key);
-  void RestoreMounts(std::map<std::string, MountRecord> records);
-  Status DropOrphanLayers(const std::set<std::string>& wanted);
   void DropUnusedLayers();
   void UpdateGauges();
 
+  // layer_attach.cc
+  // The layer, pinned for the caller; begins to attach it if nobody did.
+  std::shared_ptr<Layer> Begin(const LayerAsk& ask);
+  void BeginAhead(const std::string& image_ref, const std::string& manifest_digest, const Image& image, size_t from, bool streams);
+  void Attach(const std::shared_ptr<Layer>& layer);
+  Status AttachByLabel(const std::shared_ptr<Layer>& layer);
+  Status AttachByManifest(const std::shared_ptr<Layer>& layer);
+  Result<Table> FetchTable(LayerRecord record, uint64_t blob_size);
+  Result<Table> FetchEstargz(LayerRecord record);
+  void Learn(const std::shared_ptr<Layer>& layer, const ImageLayer& described);
+  Status LearnNow(const std::shared_ptr<Layer>& layer, const ImageLayer& described);
+  std::optional<Table> KeptTable(const LayerAsk& ask, const ImageLayer& described) const;
+  Status Keep(const std::shared_ptr<Layer>& layer, Table table);
+  void Finish(const std::shared_ptr<Layer>& layer, const Status& failure);
+  bool Abandoned(const Layer& layer);
+
+  // layer_restore.cc
+  Result<std::shared_ptr<Layer>> RestoreLayer(const std::string& key);
+  void RestoreMounts(std::map<std::string, MountRecord> records);
+  Status DropOrphanLayers(const std::set<std::string>& wanted);
+
   const LayerManagerOptions options_;
-  const TocFetcher fetch_;
+  RegistryReader& reader_;
+  LayerLearner& learner_;
   vfs::Vfs& vfs_;
   stream::Streamer& streamer_;
   Metrics& metrics_;
   LayerStore store_;
+  ImageCatalog catalog_;
+  std::atomic<bool> stopping_{false};
 
   Mutex control_mu_;  // before mu_
   mutable Mutex mu_;  // the maps; nothing slow under it
   CondVar attached_;
   std::map<std::string, std::shared_ptr<Layer>> layers_ HR_GUARDED_BY(mu_);  // by key
   std::map<std::string, Shown> mounts_ HR_GUARDED_BY(mu_);                   // by id
+
+  // Last: their tasks use all of the above.
+  ThreadPool attach_pool_;
+  ThreadPool learn_pool_;
 };
 
 }  // namespace headrace::daemon

@@ -6,14 +6,6 @@
 #include "fusefs/daemon/layer_manager.h"
 
 namespace headrace::daemon {
-namespace {
-
-std::span<const uint8_t> Bytes(const std::string& text) {
-  return {reinterpret_cast<const uint8_t*>(text.data()), text.size()};
-}
-
-}  // namespace
-
 Status LayerManager::Restore() {
   HR_RETURN_IF_ERROR(store_.Prepare());
   HR_ASSIGN_OR_RETURN(std::vector<std::string> ids, store_.ListMounts());
@@ -76,14 +68,13 @@ Result<std::shared_ptr<LayerManager::Layer>> LayerManager::RestoreLayer(const st
   }
   HR_ASSIGN_OR_RETURN(LayerRecord record, store_.LoadLayer(key));
   store_.RaiseSlots(record.slot);
-  const std::string name = "layer " + record.blob.ToString();
-  auto toc = store_.LoadToc(record);
-  if (!toc.ok()) return toc.status().Annotate(name);
-  auto index = format::ReadToc(Bytes(*toc), record.toc);
-  if (!index.ok()) return index.status().Annotate(name + ": table of contents on disk");
-  auto layer = std::make_shared<Layer>();
+  auto table = store_.LoadToc(record);
+  if (!table.ok()) return table.status().Annotate(record.ask.Name());
+  auto index = ReadTable(record, *table);
+  if (!index.ok()) return index.status().Annotate(record.ask.Name() + ": table of contents on disk");
+  auto layer = std::make_shared<Layer>(record.ask);
   layer->source = std::make_shared<const stream::LayerSource>(
-      stream::LayerSource{{record.image_ref, record.blob}, std::make_shared<const format::LayerIndex>(std::move(*index))});
+      stream::LayerSource{record.Blob(), std::make_shared<const format::LayerIndex>(std::move(*index))});
   layer->record = std::move(record);
   layer->done = true;
   MutexLock lock(mu_);

@@ -1,6 +1,8 @@
 #include "fusefs/daemon/layer_store.h"
 
 #include <dirent.h>
+#include <fcntl.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -20,11 +22,13 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kVersion = 1;
+constexpr int kLayerVersion = 2;  // of layers and learned tables; 1 knew only our own format
+constexpr int kMountVersion = 1;
 constexpr uint64_t kRecordBytesMax = 64 << 10;
 constexpr uint64_t kSlotEnd = 1ull << 32;   // a slot is the upper half of a node id
 constexpr uint64_t kSlotsAtOnce = 64;       // one durable write for so many
 constexpr size_t kIdDigitsMax = 20;
+constexpr size_t kLearnedMax = 1000;
 
 struct DirCloser {
   void operator()(DIR* d) const { ::closedir(d); }
@@ -48,11 +52,11 @@ bool ValidKey(std::string_view key) {
 
 // Reads a record and hands it to `take`, which may throw nlohmann's exceptions.
 template <typename Record, typename Take>
-Result<Record> LoadRecord(const std::string& path, Take take) {
+Result<Record> LoadRecord(const std::string& path, int version, Take take) {
   HR_ASSIGN_OR_RETURN(std::string text, ReadFile(path, kRecordBytesMax));
   try {
     Json json = Json::parse(text);
-    if (json.at("version").get<int>() != kVersion) return FailedPreconditionError(path + ": written by another version");
+    if (json.at("version").get<int>() != version) return FailedPreconditionError(path + ": written by another version");
     Record record;
     HR_RETURN_IF_ERROR(take(json, record).Annotate(path));
     return record;
@@ -67,6 +71,36 @@ Result<uint32_t> Slot(const Json& json) {
   return static_cast<uint32_t>(slot);
 }
 
+void SetLearned(const LayerRecord& layer, Json& json) {
+  json["table_digest"] = layer.table.ToString();
+  json["diff_id"] = layer.diff_id.ToString();
+  json["decoded"] = layer.decoded;
+}
+
+// What the record's format needs to find and to verify its table.
+Status GetTablePlace(const Json& json, LayerRecord& record) {
+  switch (record.kind) {
+    case TableKind::kHeadrace:
+    case TableKind::kZstdChunked: {
+      HR_ASSIGN_OR_RETURN(record.toc, format::TocLocation::Parse(json.at("toc").get<std::string>()));
+      return OkStatus();
+    }
+    case TableKind::kEstargz: {
+      HR_ASSIGN_OR_RETURN(record.estargz_toc, Digest::Parse(json.at("toc_digest").get<std::string>()));
+      record.estargz_offset = json.at("toc_offset").get<uint64_t>();
+      record.blob_size = json.at("blob_size").get<uint64_t>();
+      return OkStatus();
+    }
+    case TableKind::kLearned: {
+      HR_ASSIGN_OR_RETURN(record.table, Digest::Parse(json.at("table_digest").get<std::string>()));
+      HR_ASSIGN_OR_RETURN(record.diff_id, Digest::Parse(json.at("diff_id").get<std::string>()));
+      record.decoded = json.at("decoded").get<bool>();
+      return OkStatus();
+    }
+  }
+  return InternalError("a layer of no format");
+}
+
 // Every Mount waits for this. A crash of the machine takes the mount itself along, so its records need not survive one: what is
 // missing or torn then is left out at the next start and made anew when the snapshotter asks for its mounts.
 Status WriteState(const std::string& path, std::string_view data) {
@@ -79,11 +113,10 @@ bool ValidMountId(std::string_view id) {
   return !id.empty() && id.size() <= kIdDigitsMax && id.find_first_not_of("0123456789") == std::string_view::npos;
 }
 
-std::string LayerRecord::Key() const { return Digest::Of(blob.ToString() + "\n" + toc.ToString()).Hex(); }
-
 Status LayerStore::Prepare() {
   HR_RETURN_IF_ERROR(MakeDirs(root_ + "/layers"));
   HR_RETURN_IF_ERROR(MakeDirs(root_ + "/mounts"));
+  HR_RETURN_IF_ERROR(MakeDirs(root_ + "/learned"));
   HR_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDir(root_ + "/mounts"));
   for (const std::string& name : names) {
     if (name.find(".tmp.") == std::string::npos) continue;
@@ -105,33 +138,98 @@ Status LayerStore::Prepare() {
 }
 
 Status LayerStore::SaveLayer(const LayerRecord& layer, std::string_view toc) {
-  const std::string dir = LayerDir(layer.Key());
+  const std::string dir = LayerDir(layer.ask.Key());
   HR_RETURN_IF_ERROR(MakeDirs(dir));
   HR_RETURN_IF_ERROR(WriteState(dir + "/toc", toc));
-  Json json = {{"version", kVersion},
-               {"blob_digest", layer.blob.ToString()},
-               {"toc", layer.toc.ToString()},
-               {"image_ref", layer.image_ref},
+  Json json = {{"version", kLayerVersion},
+               {"blob_digest", layer.ask.blob.ToString()},
+               {"label", layer.ask.label},
+               {"image_ref", layer.ask.image_ref},
+               {"manifest_digest", layer.ask.manifest_digest},
+               {"format", TableKindName(layer.kind)},
                {"slot", layer.slot}};
+  switch (layer.kind) {
+    case TableKind::kHeadrace:
+    case TableKind::kZstdChunked:
+      json["toc"] = layer.toc.ToString();
+      break;
+    case TableKind::kEstargz:
+      json["toc_digest"] = layer.estargz_toc.ToString();
+      json["toc_offset"] = layer.estargz_offset;
+      json["blob_size"] = layer.blob_size;
+      break;
+    case TableKind::kLearned:
+      SetLearned(layer, json);
+      break;
+  }
   return WriteState(dir + "/meta.json", json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 Result<LayerRecord> LayerStore::LoadLayer(const std::string& key) const {
   if (!ValidKey(key)) return InvalidArgumentError("not a layer directory: " + key);
   const std::string path = LayerDir(key) + "/meta.json";
-  HR_ASSIGN_OR_RETURN(LayerRecord layer, LoadRecord<LayerRecord>(path, [](const Json& json, LayerRecord& record) -> Status {
-    HR_ASSIGN_OR_RETURN(record.blob, Digest::Parse(json.at("blob_digest").get<std::string>()));
-    HR_ASSIGN_OR_RETURN(record.toc, format::TocLocation::Parse(json.at("toc").get<std::string>()));
-    record.image_ref = json.at("image_ref").get<std::string>();
+  HR_ASSIGN_OR_RETURN(LayerRecord layer, LoadRecord<LayerRecord>(path, kLayerVersion, [](const Json& json, LayerRecord& record) -> Status {
+    HR_ASSIGN_OR_RETURN(record.ask.blob, Digest::Parse(json.at("blob_digest").get<std::string>()));
+    record.ask.label = json.at("label").get<std::string>();
+    record.ask.image_ref = json.at("image_ref").get<std::string>();
+    record.ask.manifest_digest = json.at("manifest_digest").get<std::string>();
+    HR_ASSIGN_OR_RETURN(record.kind, ParseTableKind(json.at("format").get<std::string>()));
     HR_ASSIGN_OR_RETURN(record.slot, Slot(json.at("slot")));
-    return OkStatus();
+    return GetTablePlace(json, record);
   }));
-  if (layer.Key() != key) return DataLossError(path + " belongs to another layer");
+  if (layer.ask.Key() != key) return DataLossError(path + " belongs to another layer");
   return layer;
 }
 
+Status LayerStore::KeepLearned(const LayerRecord& layer, std::string_view table) {
+  Json json = {{"version", kLayerVersion}};
+  SetLearned(layer, json);
+  std::string text = json.dump() + "\n";
+  text += table;
+  HR_RETURN_IF_ERROR(WriteState(LearnedFile(layer.ask.blob), text));
+  return DropOldLearned();
+}
+
+Result<LayerRecord> LayerStore::LoadLearned(const LayerAsk& ask, std::string* table) const {
+  const std::string path = LearnedFile(ask.blob);
+  HR_ASSIGN_OR_RETURN(std::string text, ReadFile(path, kRecordBytesMax + format::limits::kTocSizeMax));
+  const size_t end = text.find('\n');
+  if (end == std::string::npos) return DataLossError(path + " is cut short");
+  LayerRecord record;
+  record.ask = ask;
+  record.kind = TableKind::kLearned;
+  try {
+    Json json = Json::parse(text.begin(), text.begin() + static_cast<ptrdiff_t>(end));
+    if (json.at("version").get<int>() != kLayerVersion) return FailedPreconditionError(path + ": written by another version");
+    HR_RETURN_IF_ERROR(GetTablePlace(json, record).Annotate(path));
+  } catch (const Json::exception& e) {
+    return DataLossError(path + ": " + e.what());
+  }
+  // For DropOldLearned: it was of use.
+  if (::utimensat(AT_FDCWD, path.c_str(), nullptr, 0) != 0) log::Debug("cannot touch path={}", path);
+  *table = text.substr(end + 1);
+  return record;
+}
+
+// The names are digests, so two calls at a time do no harm to each other.
+Status LayerStore::DropOldLearned() {
+  HR_ASSIGN_OR_RETURN(std::vector<std::string> names, ListDir(root_ + "/learned"));
+  if (names.size() <= kLearnedMax) return OkStatus();
+  std::vector<std::pair<int64_t, std::string>> by_age;
+  for (const std::string& name : names) {
+    struct stat st;
+    const std::string path = root_ + "/learned/" + name;
+    if (::stat(path.c_str(), &st) == 0) by_age.emplace_back(st.st_mtim.tv_sec, path);
+  }
+  std::sort(by_age.begin(), by_age.end());
+  for (size_t i = 0; i + kLearnedMax < by_age.size(); ++i) {
+    if (::unlink(by_age[i].second.c_str()) != 0 && errno != ENOENT) return Status::FromErrno(errno, "unlink " + by_age[i].second);
+  }
+  return OkStatus();
+}
+
 Result<std::string> LayerStore::LoadToc(const LayerRecord& layer) const {
-  return ReadFile(LayerDir(layer.Key()) + "/toc", format::limits::kTocSizeMax);
+  return ReadFile(LayerDir(layer.ask.Key()) + "/toc", format::limits::kTocSizeMax);
 }
 
 Status LayerStore::DeleteLayer(const std::string& key) { return RemoveAll(LayerDir(key)); }
@@ -143,23 +241,25 @@ Result<std::vector<std::string>> LayerStore::ListLayers() const {
 }
 
 Status LayerStore::SaveMount(const MountRecord& mount) {
-  Json json = {{"version", kVersion},
+  Json json = {{"version", kMountVersion},
                {"id", mount.id},
                {"parent_id", mount.parent_id},
                {"above_foreign", mount.above_foreign},
                {"layer", mount.layer_key},
                {"manifest_digest", mount.manifest_digest},
+               {"no_fill", mount.no_fill},
                {"view_slot", mount.view_slot}};
   return WriteState(MountFile(mount.id), json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n");
 }
 
 Result<MountRecord> LayerStore::LoadMount(const std::string& id) const {
-  return LoadRecord<MountRecord>(MountFile(id), [&](const Json& json, MountRecord& record) -> Status {
+  return LoadRecord<MountRecord>(MountFile(id), kMountVersion, [&](const Json& json, MountRecord& record) -> Status {
     record.id = json.at("id").get<std::string>();
     record.parent_id = json.at("parent_id").get<std::string>();
     record.above_foreign = json.at("above_foreign").get<bool>();
     record.layer_key = json.at("layer").get<std::string>();
     record.manifest_digest = json.at("manifest_digest").get<std::string>();
+    record.no_fill = json.value("no_fill", false);
     HR_ASSIGN_OR_RETURN(record.view_slot, Slot(json.at("view_slot")));
     bool parent_ok = record.parent_id.empty() || ValidMountId(record.parent_id);
     if (record.id != id || !parent_ok || !ValidKey(record.layer_key)) return DataLossError("the record contradicts itself");

@@ -15,18 +15,9 @@
 #include "fusefs/base/digest.h"
 #include "fusefs/base/mutex.h"
 #include "fusefs/base/status.h"
-#include "fusefs/format/toc.h"
+#include "fusefs/daemon/layer_record.h"
 
 namespace headrace::daemon {
-
-struct LayerRecord {
-  Digest blob;
-  format::TocLocation toc;
-  std::string image_ref;
-  uint32_t slot = 0;
-  // Name of its directory: a layer is its blob read through one table of contents.
-  std::string Key() const;
-};
 
 struct MountRecord {
   std::string id;
@@ -34,6 +25,7 @@ struct MountRecord {
   bool above_foreign = false;
   std::string layer_key;
   std::string manifest_digest;
+  bool no_fill = false;
   uint32_t view_slot = 0;
 };
 
@@ -50,6 +42,11 @@ class LayerStore {
   Status DeleteLayer(const std::string& key);
   Result<std::vector<std::string>> ListLayers() const;
 
+  // Tables that were learned, by blob: for the next attach of the layer, whatever became of its mounts. The last thousand are kept.
+  Status KeepLearned(const LayerRecord& layer, std::string_view table);
+  // The record for `ask` without a slot; NotFound if its table is not kept. The table is not verified yet.
+  Result<LayerRecord> LoadLearned(const LayerAsk& ask, std::string* table) const;
+
   Status SaveMount(const MountRecord& mount);
   Result<MountRecord> LoadMount(const std::string& id) const;
   Status DeleteMount(const std::string& id);
@@ -62,6 +59,8 @@ class LayerStore {
 
  private:
   std::string LayerDir(const std::string& key) const { return root_ + "/layers/" + key; }
+  std::string LearnedFile(const Digest& blob) const { return root_ + "/learned/" + blob.Hex(); }
+  Status DropOldLearned();
   std::string MountFile(const std::string& id) const { return root_ + "/mounts/" + id + ".json"; }
   Status ReserveSlots() HR_REQUIRES(mu_);
 

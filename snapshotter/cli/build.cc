@@ -121,6 +121,7 @@ class Builder {
     report_.layers[i] = {plan.title,         made.summary.blob_digest, made.summary.diff_id, made.summary.blob_size,
                          made.summary.tar_size, made.summary.files,       made.summary.chunks,  there};
     descriptors_[i] = std::move(made.descriptor);
+    if (options_.no_fill) descriptors_[i].annotations["containerd.io/snapshot/headrace.fill"] = "off";
     return {};
   }
 

@@ -44,6 +44,7 @@ struct BuildOptions {
   std::string workdir, user;
   std::map<std::string, std::string> labels;
   std::map<std::string, std::string> annotations;
+  bool no_fill = false;  // the layers say that nothing of them is to be fetched in the background
 };
 
 struct LayerReport {

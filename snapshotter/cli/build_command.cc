@@ -20,6 +20,7 @@ struct BuildArguments {
   std::string large_file = "64MiB";
   size_t layers_max = 100;
   bool keep_mtime = false;
+  bool no_fill = false;
 };
 
 // Each use of the option is one argument; a single use may also be a JSON list, as in a Dockerfile.
@@ -88,6 +89,7 @@ Result<BuildOptions> ToOptions(const BuildArguments& a) {
   HR_RETURN_IF_ERROR(ParseOwner(a.owner, o));
   HR_ASSIGN_OR_RETURN(o.created, ParseCreated(a.created));
   o.keep_mtime = a.keep_mtime;
+  o.no_fill = a.no_fill;
   HR_ASSIGN_OR_RETURN(o.entrypoint, ParseArgv(a.entrypoint, "--entrypoint"));
   HR_ASSIGN_OR_RETURN(o.cmd, ParseArgv(a.cmd, "--cmd"));
   HR_RETURN_IF_ERROR(ParsePairs(a.env, "--env").status());
@@ -123,6 +125,7 @@ void AddContents(CLI::App& build, BuildArguments& a) {
   build.add_option("--created", a.created, "Time of the image and latest time of its files (default: $SOURCE_DATE_EPOCH or 1970)")
       ->type_name("TIME");
   build.add_flag("--keep-mtime", a.keep_mtime, "Keep the files' own times (whole seconds)");
+  build.add_flag("--no-fill", a.no_fill, "Nodes fetch what is read and what comes next in the file, and never the rest of the image in the background");
   build.add_option("--large-file", a.large_file, "Files of this size or more get a layer each")->type_name("SIZE")->capture_default_str();
   build.add_option("--max-layers", a.layers_max, "Large files share layers rather than exceed this")
       ->type_name("N")->check(CLI::Range(4, 500))->capture_default_str();

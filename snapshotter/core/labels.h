@@ -13,6 +13,9 @@ inline constexpr char kLabelManifestDigest[] = "containerd.io/snapshot/cri.manif
 // Annotation of our layers in the image manifest; containerd hands it on whatever its
 // configuration.
 inline constexpr char kLabelToc[] = "containerd.io/snapshot/headrace.toc";
+// "off": the daemon fetches nothing of the layer in the background (`headrace build --no-fill`).
+inline constexpr char kLabelFill[] = "containerd.io/snapshot/headrace.fill";
+inline constexpr char kFillOff[] = "off";
 
 // Part of the key under which the CRI plugin prepares an image volume.
 inline constexpr char kImageVolumeKeyPart[] = "/image-volumes/";

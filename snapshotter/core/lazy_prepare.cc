@@ -20,6 +20,8 @@ bool IsCancelled(const CallContext& call) {
   return steady_clock::now() >= call.deadline || (call.cancelled && call.cancelled());
 }
 
+bool NoFill(const Labels& labels) { return LabelOr(labels, kLabelFill) == kFillOff; }
+
 // Backend names that containerd makes are <namespace>/<decimal sequence>/<key>: "lazy" is no
 // decimal number.
 std::string LazyName(uint64_t id, const std::string& ref) {
@@ -49,7 +51,7 @@ Result<Snapshotter::LazyOutcome> Snapshotter::PrepareLazy(const CallContext& cal
   request.layer.blob_digest = LabelOr(labels, kLabelLayerDigest);
   request.layer.toc = LabelOr(labels, kLabelToc);
   if (request.layer.image_ref.empty() || request.layer.blob_digest.empty()) {
-    if (!said_no_image_ref_.exchange(true)) {
+    if (!request.layer.toc.empty() && !said_no_image_ref_.exchange(true)) {
       log::Warn(
           "layers in Headrace's format are downloaded whole, because containerd does not say which "
           "image they belong to: "
@@ -66,10 +68,8 @@ Result<Snapshotter::LazyOutcome> Snapshotter::PrepareLazy(const CallContext& cal
     request.layer.above_foreign = !chain.empty();
   }
 
-  // One call makes the target, the others wait for it and then find it. Each maker takes
-  // mount_deadline at most.
-  auto patience = std::min(call.deadline, steady_clock::now() + 2 * options_.mount_deadline);
-  auto turn = targets_in_flight_.TakeTurn(request.ref + '\0' + parent, patience);
+  // One call makes the target, the others wait for it and then find it.
+  auto turn = TakeTargetTurn(call, request.ref + '\0' + parent);
   if (!turn.held())
     return UnavailableError("layer " + request.layer.blob_digest +
                             ": another call has been mounting it for long; try again");
@@ -111,15 +111,18 @@ Result<Snapshotter::LazyOutcome> Snapshotter::MountNewLayer(const CallContext& c
   // first, for Cleanup.
   HR_RETURN_IF_ERROR(store_->AddLeftover({id, /*lazy=*/true}));
   SyncPoint("lazy:leftover");
-  auto deadline = std::min(call.deadline, steady_clock::now() + options_.mount_deadline);
-  Result<std::string> path = layers_->Mount({id, request.parent_id, request.layer}, deadline);
+  Result<std::string> path =
+      MountWhole(call, {id, request.parent_id, request.layer, NoFill(request.labels)});
   SyncPoint("lazy:mounted");
   if (IsCancelled(call)) return CancelledError(layer + ": the caller went away");
   if (!path.ok() && layers_->Check(id).status().code() == StatusCode::kUnavailable) {
     return UnavailableError(layer + ": " + path.status().message());  // it died under the call
   }
   if (!path.ok()) {
-    if (path.status().code() == StatusCode::kDataLoss) {
+    if (path.status().code() == StatusCode::kUnimplemented) {
+      log::Debug("layer is left to containerd image={} layer={} reason=\"{}\"",
+                 request.layer.image_ref, request.layer.blob_digest, path.status().ToString());
+    } else if (path.status().code() == StatusCode::kDataLoss) {
       log::Error(
           "layer is not what its manifest says and is not served lazily, containerd downloads and "
           "checks it image={} layer={} error=\"{}\"",
@@ -140,6 +143,39 @@ Result<Snapshotter::LazyOutcome> Snapshotter::MountNewLayer(const CallContext& c
   return LazyOutcome::kServed;
 }
 
+// A layer that must be read whole takes as long as the wire needs, which containerd would wait for
+// too if it downloaded it. What does not move is given up by headrace-fused; the limit here is for
+// one that says the same for ever.
+Result<std::string> Snapshotter::MountWhole(const CallContext& call, const MountSpec& spec) {
+  constexpr std::chrono::minutes kStandstillMax{15};
+  uint64_t done = 0;
+  auto moved = steady_clock::now();
+  for (;;) {
+    auto deadline = std::min(call.deadline, steady_clock::now() + options_.mount_deadline);
+    HR_ASSIGN_OR_RETURN(MountAnswer answer, layers_->Mount(spec, deadline));
+    if (!answer.pending) return std::move(answer.path);
+    if (IsCancelled(call)) return CancelledError("the caller went away");
+    auto now = steady_clock::now();
+    if (answer.done_bytes != done) moved = now;
+    done = answer.done_bytes;
+    if (now - moved > kStandstillMax) {
+      return DeadlineExceededError("nothing came of the layer for 15 minutes, " +
+                                   std::to_string(done) + " of " +
+                                   std::to_string(answer.total_bytes) + " bytes are here");
+    }
+  }
+}
+
+InFlight<std::string>::Guard Snapshotter::TakeTargetTurn(const CallContext& call,
+                                                         const std::string& target) {
+  constexpr std::chrono::milliseconds kLook{500};  // whether the caller is still there
+  for (;;) {
+    auto turn = targets_in_flight_.TakeTurn(target,
+                                            std::min(call.deadline, steady_clock::now() + kLook));
+    if (turn.held() || IsCancelled(call) || stopping_.load()) return turn;
+  }
+}
+
 Result<std::string> Snapshotter::ServedPath(std::span<const Record> chain) {
   Result<std::string> path = layers_->Check(chain.front().id);
   if (path.ok()) return path;
@@ -150,7 +186,14 @@ Result<std::string> Snapshotter::ServedPath(std::span<const Record> chain) {
     for (size_t i = count; i-- > 0;) {
       std::optional<uint64_t> parent_id;
       if (i + 1 < count) parent_id = chain[i + 1].id;
-      path = layers_->Mount({chain[i].id, parent_id, *chain[i].lazy}, deadline);
+      Result<MountAnswer> answer = layers_->Mount(
+          {chain[i].id, parent_id, *chain[i].lazy, NoFill(chain[i].info.labels)}, deadline);
+      path = answer.ok() ? Result<std::string>(answer->path) : answer.status();
+      if (answer.ok() && answer->pending) {
+        path = UnavailableError("the layer is being read again, " +
+                                std::to_string(answer->done_bytes) + " of " +
+                                std::to_string(answer->total_bytes) + " bytes are here");
+      }
       if (!path.ok()) break;
     }
   }

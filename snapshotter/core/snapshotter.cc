@@ -101,7 +101,8 @@ Result<std::vector<Mount>> Snapshotter::Prepare(const CallContext& call, const s
                                                 const std::string& parent, const Labels& labels) {
   HR_RETURN_IF_ERROR(ValidateLabels(labels));
   auto ref = labels.find(kLabelRef);
-  if (ref != labels.end() && !ref->second.empty() && labels.contains(kLabelToc)) {
+  if (ref != labels.end() && !ref->second.empty() &&
+      (labels.contains(kLabelToc) || labels.contains(kLabelManifestDigest))) {
     HR_ASSIGN_OR_RETURN(std::vector<Record> chain, ParentChain(key, parent));
     HR_ASSIGN_OR_RETURN(LazyOutcome outcome, PrepareLazy(call, parent, chain, labels));
     if (outcome == LazyOutcome::kServed) {

@@ -1,14 +1,15 @@
 // Snapshotter: the state machine behind containerd's Snapshots API.
 //
 // Ordinary layers are unpacked by containerd into directories of ours (directories.h) and combined
-// with overlayfs. Layers in Headrace's format are never unpacked: Prepare has headrace-fused show
-// them and answers AlreadyExists, which makes containerd skip the download. Metadata is in
+// with overlayfs. Layers that headrace-fused can serve are never unpacked: Prepare has it show them
+// and answers AlreadyExists, which makes containerd skip the download. Metadata is in
 // MetaStore; a directory or a mount exists before the row that refers to it and goes after it, so
 // that a crash at any point leaves at most leftovers, which Cleanup takes away.
 //
 // Threads: all methods may be called by any thread at once. No lock is held while anything waits
 // for the disk (but the store's own writer), headrace-fused or a registry. Only Prepare of a lazy
-// layer waits for a registry, at most Options::mount_deadline; methods that look at lazy ancestors
+// layer waits for a registry: Options::mount_deadline for a table of contents, as long as something
+// moves for a layer that must be read whole; methods that look at lazy ancestors
 // ask headrace-fused, which answers at once or counts as down (Unavailable). Commit, Update and
 // Remove touch nothing but the store: containerd calls them inside its own write transaction or
 // under its lock. Errors: the classes of containerd's own snapshotters (store/meta_store.h),
@@ -103,6 +104,10 @@ class Snapshotter {
                                   std::span<const Record> chain, const Labels& labels);
   Result<uint64_t> AllotUnknownId(const std::string& layer);
   Result<LazyOutcome> MountNewLayer(const CallContext& call, const LazyRequest& request);
+  // Mount, as often as it takes while the answer is that the layer is being read.
+  Result<std::string> MountWhole(const CallContext& call, const MountSpec& spec);
+  // Waits until no other call makes the same target; not held: the caller went away first.
+  InFlight<std::string>::Guard TakeTargetTurn(const CallContext& call, const std::string& target);
   // The directory of chain[0], a lazy snapshot; has headrace-fused show it again if it does not.
   Result<std::string> ServedPath(std::span<const Record> chain);
 

@@ -62,7 +62,7 @@ ControlClient::ControlClient(Options options)
 
 ControlClient::~ControlClient() = default;
 
-Result<std::string> ControlClient::Mount(const MountSpec& spec, steady_clock::time_point deadline) {
+Result<MountAnswer> ControlClient::Mount(const MountSpec& spec, steady_clock::time_point deadline) {
   control::v1::MountRequest request;
   request.set_id(std::to_string(spec.id));
   if (spec.parent_id) request.set_parent_id(std::to_string(*spec.parent_id));
@@ -71,17 +71,26 @@ Result<std::string> ControlClient::Mount(const MountSpec& spec, steady_clock::ti
   request.mutable_layer()->set_manifest_digest(spec.layer.manifest_digest);
   request.mutable_layer()->set_blob_digest(spec.layer.blob_digest);
   request.mutable_layer()->set_toc(spec.layer.toc);
+  request.set_no_fill(spec.no_fill);
   grpc::ClientContext context;
   context.set_deadline(WallDeadline(deadline));
   context.set_wait_for_ready(true);
   control::v1::MountResponse response;
   HR_RETURN_IF_ERROR(
       FromGrpc(stub_->control->Mount(&context, request, &response), options_.socket));
+  MountAnswer answer;
+  if (response.pending()) {
+    answer.pending = true;
+    answer.done_bytes = static_cast<uint64_t>(std::max<int64_t>(response.done_bytes(), 0));
+    answer.total_bytes = static_cast<uint64_t>(std::max<int64_t>(response.total_bytes(), 0));
+    return answer;
+  }
   if (response.path().empty() || response.path().front() != '/') {
     return InternalError("headrace-fused answered Mount with the path \"" + response.path() +
                          "\", not an absolute one");
   }
-  return response.path();
+  answer.path = response.path();
+  return answer;
 }
 
 Result<std::string> ControlClient::Check(uint64_t id) {

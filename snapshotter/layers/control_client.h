@@ -23,7 +23,7 @@ class ControlClient : public LayerMounter {
   explicit ControlClient(Options options);
   ~ControlClient() override;
 
-  Result<std::string> Mount(const MountSpec& spec,
+  Result<MountAnswer> Mount(const MountSpec& spec,
                             std::chrono::steady_clock::time_point deadline) override;
   Result<std::string> Check(uint64_t id) override;
   Status Unmount(uint64_t id) override;

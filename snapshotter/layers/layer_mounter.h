@@ -19,15 +19,24 @@ struct MountSpec {
   uint64_t id = 0;
   std::optional<uint64_t> parent_id;  // the lazy snapshot right below; none = lowest of its segment
   LazyLayer layer;
+  bool no_fill = false;  // label headrace.fill=off
+};
+
+struct MountAnswer {
+  std::string path;      // the directory with the merged view of its segment up to the layer
+  bool pending = false;  // no table of contents: the whole layer is being read first; no path yet, ask again
+  uint64_t done_bytes = 0;
+  uint64_t total_bytes = 0;
+
+  bool operator==(const MountAnswer&) const = default;
 };
 
 class LayerMounter {
  public:
   virtual ~LayerMounter() = default;
-  // Shows the layer; the answer is the directory with the merged view of its segment up to it.
-  // Idempotent. Errors as in proto/headrace/control.proto. Unavailable also when the daemon does
+  // Shows the layer, or says how far it is. Idempotent. Errors as in proto/headrace/control.proto. Unavailable also when the daemon does
   // not answer.
-  virtual Result<std::string> Mount(const MountSpec& spec,
+  virtual Result<MountAnswer> Mount(const MountSpec& spec,
                                     std::chrono::steady_clock::time_point deadline) = 0;
   // The same directory if the id is served; NotFound if the daemon does not know it; Unavailable if
   // the daemon does not answer.

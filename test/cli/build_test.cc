@@ -116,6 +116,25 @@ TEST_F(BuildTest, TarAsGnuTarSeesIt) {
             "models/\nmodels/model-00001.safetensors\nmodels/sub/\nmodels/sub/z-hard\n");
 }
 
+// --no-fill is an annotation of every layer, which containerd hands on as a label; the blobs are the same.
+TEST_F(BuildTest, NoFillIsAnAnnotation) {
+  Result<BuildReport> with = Build(Options("oci:with:v1"), Context());
+  ASSERT_OK(with);
+  BuildOptions options = Options("oci:without:v1");
+  options.no_fill = true;
+  Result<BuildReport> without = Build(options, Context());
+  ASSERT_OK(without);
+  const Manifest manifest = RootManifest("without", "v1");
+  ASSERT_EQ(manifest.layers.size(), with->layers.size());
+  for (size_t i = 0; i < manifest.layers.size(); ++i) {
+    EXPECT_EQ(manifest.layers[i].digest, with->layers[i].digest);
+    EXPECT_EQ(manifest.layers[i].annotations.at("containerd.io/snapshot/headrace.fill"), "off");
+  }
+  for (const Descriptor& layer : RootManifest("with", "v1").layers) {
+    EXPECT_FALSE(layer.annotations.contains("containerd.io/snapshot/headrace.fill"));
+  }
+}
+
 TEST_F(BuildTest, ConfigAndBase) {
   Write("base/pause", "program", 0755);
   Write("base/models/README", "of the base");

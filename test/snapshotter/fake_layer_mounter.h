@@ -25,6 +25,11 @@ class FakeLayerMounter : public LayerMounter {
     std::lock_guard lock(mu_);
     mount_error_ = std::move(status);
   }
+  // So many answers to Mount say that the layer is still being read.
+  void AnswerPending(int times) {
+    std::lock_guard lock(mu_);
+    pending_answers_ = times;
+  }
   // The daemon does not answer.
   void SetDown(bool down) {
     std::lock_guard lock(mu_);
@@ -50,7 +55,7 @@ class FakeLayerMounter : public LayerMounter {
   }
   std::string PathOf(uint64_t id) const { return root_ + "/" + std::to_string(id); }
 
-  Result<std::string> Mount(const MountSpec& spec,
+  Result<MountAnswer> Mount(const MountSpec& spec,
                             std::chrono::steady_clock::time_point deadline) override {
     std::function<void()> hook;
     {
@@ -65,9 +70,13 @@ class FakeLayerMounter : public LayerMounter {
     if (!mount_error_.ok()) return mount_error_;
     if (spec.parent_id && !mounted_.contains(*spec.parent_id))
       return NotFoundError("fake: parent unknown");
+    if (pending_answers_ > 0) {
+      --pending_answers_;
+      return MountAnswer{"", true, ++done_bytes_, 1000};
+    }
     mounted_[spec.id] = spec;
     ::mkdir(PathOf(spec.id).c_str(), 0755);
-    return PathOf(spec.id);
+    return MountAnswer{PathOf(spec.id)};
   }
 
   Result<std::string> Check(uint64_t id) override {
@@ -95,6 +104,8 @@ class FakeLayerMounter : public LayerMounter {
   std::vector<MountSpec> calls_;
   Status mount_error_;
   bool down_ = false;
+  int pending_answers_ = 0;
+  uint64_t done_bytes_ = 0;
   std::function<void()> on_mount_;
 };
 

@@ -6,6 +6,7 @@
 #include <latch>
 #include <thread>
 
+#include "snapshotter/core/labels.h"
 #include "test/snapshotter/core_fixture.h"
 
 namespace headrace::snapshotter {
@@ -46,6 +47,49 @@ TEST_F(LazyTest, Served) {
                                    "v1,sha256:0,1,2,3,4", false}));
   EXPECT_EQ(DirectoryCount(), 0u);
   EXPECT_EQ(*core_->GetUsage(info.name), snapshotter::Usage{});
+}
+
+// Goal: a layer without a table of contents is asked for as well, as often as it takes; labels that do not name the manifest are no reason to ask.
+TEST_F(LazyTest, LayersThatAreReadWhole) {
+  Labels labels = LazyLabels("chain1");
+  labels.erase(kLabelToc);
+  layers_.AnswerPending(3);
+  EXPECT_CODE(Prepare("ns/1/extract-1 chain1", "", labels), StatusCode::kAlreadyExists);
+  ASSERT_THAT(layers_.calls(), SizeIs(4));
+  EXPECT_EQ(layers_.calls().back().layer.toc, "");
+  EXPECT_EQ(layers_.calls().back().id, layers_.calls().front().id);
+  labels = LazyLabels("chain2");
+  labels.erase(kLabelToc);
+  labels.erase(kLabelManifestDigest);
+  EXPECT_OK(Prepare("ns/1/extract-1 chain2", "", labels));
+  EXPECT_THAT(layers_.calls(), SizeIs(4));
+}
+
+// Goal: a caller that goes away while a layer is being read is not waited for, and leaves nothing behind.
+TEST_F(LazyTest, CallerLeavesWhileALayerIsRead) {
+  layers_.AnswerPending(1'000'000);
+  std::atomic<int> asked{0};
+  layers_.OnMount([&] { ++asked; });
+  CallContext call;
+  call.cancelled = [&] { return asked.load() >= 3; };
+  EXPECT_CODE(core_->Prepare(call, "ns/1/extract-1 chain1", "", LazyLabels("chain1")), StatusCode::kCancelled);
+  EXPECT_EQ(asked.load(), 3);
+  EXPECT_THAT(core_->List({}).value(), IsEmpty());
+  EXPECT_OK(core_->Cleanup());
+}
+
+// Goal: the label of an image that wants no background fill reaches the daemon, also when it has to be told again.
+TEST_F(LazyTest, NoFill) {
+  Labels labels = LazyLabels("chain1");
+  labels[kLabelFill] = kFillOff;
+  EXPECT_CODE(Prepare("ns/1/extract-1 chain1", "", labels), StatusCode::kAlreadyExists);
+  EXPECT_TRUE(layers_.calls().back().no_fill);
+  layers_.ForgetAll();
+  EXPECT_OK(core_->RestoreLazy());
+  ASSERT_THAT(layers_.calls(), SizeIs(2));
+  EXPECT_TRUE(layers_.calls().back().no_fill);
+  EXPECT_CODE(Prepare("ns/1/extract-1 chain2", "", LazyLabels("chain2")), StatusCode::kAlreadyExists);
+  EXPECT_FALSE(layers_.calls().back().no_fill);
 }
 
 // Goal: containerd may ask again, in this namespace or another: no second mount, no second

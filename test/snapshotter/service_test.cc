@@ -229,6 +229,12 @@ class FakeControl final : public control::Control::Service {
                      control::MountResponse* response) override {
     last = *request;
     if (!error.ok()) return error;
+    if (pending) {
+      response->set_pending(true);
+      response->set_done_bytes(3);
+      response->set_total_bytes(10);
+      return grpc::Status::OK;
+    }
     response->set_path(path + request->id());
     return grpc::Status::OK;
   }
@@ -245,6 +251,7 @@ class FakeControl final : public control::Control::Service {
 
   control::MountRequest last;
   std::string path = "/run/headrace/fs/";
+  bool pending = false;
   grpc::Status error;
 };
 
@@ -268,10 +275,10 @@ TEST(ControlClientTest, Calls) {
   auto server = builder.BuildAndStart();
   ASSERT_NE(server, nullptr);
   ControlClient patient({.socket = socket, .local_timeout = std::chrono::seconds(60)});
-  Result<std::string> path =
+  Result<MountAnswer> path =
       patient.Mount({12, 7, {"r/i:1", "sha256:m", "sha256:b", "v1,t", true}}, deadline);
   ASSERT_OK(path);
-  EXPECT_EQ(*path, "/run/headrace/fs/12");
+  EXPECT_EQ(*path, (MountAnswer{"/run/headrace/fs/12"}));
   EXPECT_EQ(service.last.id(), "12");
   EXPECT_EQ(service.last.parent_id(), "7");
   EXPECT_TRUE(service.last.above_foreign());
@@ -284,8 +291,12 @@ TEST(ControlClientTest, Calls) {
   EXPECT_EQ(*patient.Check(12), "/run/headrace/fs/12");
   EXPECT_OK(patient.Unmount(12));
 
+  service.pending = true;
+  EXPECT_EQ(*patient.Mount({13, std::nullopt, {}}, deadline), (MountAnswer{"", true, 3, 10}));
+  service.pending = false;
+
   service.error = {grpc::StatusCode::DATA_LOSS, "layer sha256:b: the TOC does not match"};
-  Result<std::string> lost = patient.Mount({14, std::nullopt, {}}, deadline);
+  Result<MountAnswer> lost = patient.Mount({14, std::nullopt, {}}, deadline);
   EXPECT_CODE(lost, StatusCode::kDataLoss);
   EXPECT_THAT(lost.status().message(), HasSubstr("the TOC does not match"));
   service.error = {grpc::StatusCode::NOT_FOUND, "unknown id"};

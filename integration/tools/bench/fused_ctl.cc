@@ -56,16 +56,18 @@ Json Mount(Client& client, const std::string& ref, const std::string& directory,
   for (size_t i = 0; i < image.layers.size(); ++i) {
     const cli::Descriptor& layer = image.layers[i];
     const auto toc = layer.annotations.find(std::string(format::kTocLabel));
-    if (toc == layer.annotations.end()) Fail("layer " + layer.digest.ToString() + " has no table of contents");
     pb::MountRequest request;
     request.set_id(std::to_string(first_id + i));
     request.set_parent_id(parent);
     request.mutable_layer()->set_image_ref(reference.ToString());
     request.mutable_layer()->set_manifest_digest(image.manifest_digest.ToString());
     request.mutable_layer()->set_blob_digest(layer.digest.ToString());
-    request.mutable_layer()->set_toc(toc->second);
+    if (toc != layer.annotations.end()) request.mutable_layer()->set_toc(toc->second);
     pb::MountResponse response;
-    client.Call(&pb::Control::Stub::Mount, "Mount", request, &response);
+    do {  // a layer without a table of contents is read whole first
+      response.Clear();
+      client.Call(&pb::Control::Stub::Mount, "Mount", request, &response);
+    } while (response.pending());
     out["paths"].push_back(response.path());
     out["ids"].push_back(request.id());
     parent = request.id();
@@ -84,6 +86,7 @@ Json DaemonStatus(Client& client) {
                              {"size", layer.size()},
                              {"resident", layer.resident()},
                              {"files", layer.files()},
+                             {"format", layer.format()},
                              {"ids", std::vector<std::string>(layer.ids().begin(), layer.ids().end())}});
   }
   out["metrics"] = std::map<std::string, int64_t>(response.metrics().begin(), response.metrics().end());

@@ -1,0 +1,23 @@
+#include "fusefs/daemon/registry_reader.h"
+
+#include <utility>
+
+#include "fusefs/registry/reference.h"
+
+namespace headrace::daemon {
+
+Result<std::string> ClientReader::Range(const registry::BlobRef& blob, uint64_t offset, uint64_t size, const Check& check) {
+  HR_ASSIGN_OR_RETURN(registry::Reference reference, registry::Reference::Parse(blob.image_ref));
+  HR_ASSIGN_OR_RETURN(std::string bytes, client_.GetBlobRange(reference, blob.digest, offset, size));
+  if (check) HR_RETURN_IF_ERROR(check(bytes));
+  return bytes;
+}
+
+Result<std::string> ClientReader::Manifest(const std::string& image_ref, const Digest& digest) {
+  HR_ASSIGN_OR_RETURN(registry::Reference reference, registry::Reference::Parse(image_ref));
+  reference.digest = digest;
+  HR_ASSIGN_OR_RETURN(registry::ManifestResponse response, client_.GetManifest(reference));
+  return std::move(response.body);
+}
+
+}  // namespace headrace::daemon

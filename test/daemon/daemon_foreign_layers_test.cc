@@ -1,0 +1,286 @@
+// Layers that have no table of contents of ours: found in the manifest, read by zstd:chunked's or learned from the whole blob; what is verified, what is shared, what
+// survives a restart.
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <zlib.h>
+#include <zstd.h>
+
+#include <future>
+#include <nlohmann/json.hpp>
+
+#include "fusefs/base/file.h"
+#include "test/daemon/daemon_fixture.h"
+#include "test/support/overlay_dirs.h"
+
+namespace headrace::test {
+namespace {
+
+using Json = nlohmann::json;
+
+std::string Noise(size_t size, unsigned seed) {
+  std::string bytes(size, '\0');
+  uint64_t x = seed * 0x9E3779B97F4A7C15ull + 1;
+  for (char& c : bytes) {
+    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+    c = static_cast<char>(x & 0x3f);  // compressible
+  }
+  return bytes;
+}
+
+std::string Gzip(const std::string& data) {
+  z_stream stream{};
+  EXPECT_EQ(deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  std::string out(deflateBound(&stream, data.size()) + 64, '\0');
+  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(data.data()));
+  stream.avail_in = static_cast<uInt>(data.size());
+  stream.next_out = reinterpret_cast<Bytef*>(out.data());
+  stream.avail_out = static_cast<uInt>(out.size());
+  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
+  out.resize(stream.total_out);
+  deflateEnd(&stream);
+  return out;
+}
+
+std::string Zstd(const std::string& data) {
+  std::string out(ZSTD_compressBound(data.size()), '\0');
+  out.resize(ZSTD_compress(out.data(), out.size(), data.data(), data.size(), 1));
+  return out;
+}
+
+struct ForeignLayer {
+  std::string blob;
+  Digest digest;   // of the blob
+  Digest diff_id;  // what the config says
+  std::map<std::string, std::string> annotations;
+};
+
+class DaemonForeignLayersTest : public DaemonFixture {
+ protected:
+  using Compress = std::string (*)(const std::string&);
+  ForeignLayer Layer(const TreeLayer& tree, Compress compress = nullptr) {
+    auto tar = ToTar(tree);
+    EXPECT_OK(tar);
+    ForeignLayer layer;
+    layer.diff_id = Digest::Of(*tar);
+    layer.blob = compress ? compress(*tar) : *tar;
+    layer.digest = registry.AddBlob(repository, layer.blob);
+    return layer;
+  }
+  // Puts an image into the registry; the digest of its manifest.
+  std::string Image(const std::vector<ForeignLayer>& layers) {
+    Json config = {{"os", "linux"}, {"architecture", "amd64"}, {"rootfs", {{"type", "layers"}, {"diff_ids", Json::array()}}}};
+    Json manifest = {{"schemaVersion", 2}, {"mediaType", "application/vnd.oci.image.manifest.v1+json"}, {"layers", Json::array()}};
+    for (const ForeignLayer& layer : layers) {
+      config["rootfs"]["diff_ids"].push_back(layer.diff_id.ToString());
+      Json descriptor = {{"mediaType", "application/vnd.oci.image.layer.v1.tar"}, {"digest", layer.digest.ToString()}, {"size", layer.blob.size()}};
+      if (!layer.annotations.empty()) descriptor["annotations"] = layer.annotations;
+      manifest["layers"].push_back(descriptor);
+    }
+    const std::string text = config.dump();
+    manifest["config"] = {{"mediaType", "application/vnd.oci.image.config.v1+json"},
+                          {"digest", registry.AddBlob(repository, text).ToString()},
+                          {"size", text.size()}};
+    return registry.AddManifest(repository, "", manifest.dump()).ToString();
+  }
+  control::MountRequest Ask(const std::string& id, const std::string& parent, const ForeignLayer& layer, const std::string& manifest) {
+    control::MountRequest request;
+    request.set_id(id);
+    request.set_parent_id(parent);
+    request.mutable_layer()->set_image_ref(registry.host() + "/" + repository + ":latest");
+    request.mutable_layer()->set_manifest_digest(manifest);
+    request.mutable_layer()->set_blob_digest(layer.digest.ToString());
+    return request;
+  }
+  // Mounts all layers of an image as 1, 2, ... and returns the path of the top.
+  std::string MountImage(const std::vector<ForeignLayer>& layers, const std::string& manifest, int first = 1) {
+    std::string parent;
+    for (const ForeignLayer& layer : layers) {
+      const std::string id = std::to_string(first++);
+      EXPECT_OK(Mount(Ask(id, parent, layer, manifest)));
+      parent = id;
+    }
+    return Path(parent);
+  }
+  std::string FormatOf(const ForeignLayer& layer) {
+    for (const auto& status : GetStatus().layers()) {
+      if (status.blob_digest() == layer.digest.ToString()) return status.format();
+    }
+    return "";
+  }
+  TreeDump DumpOf(const std::string& path) {
+    auto dump = DumpDirectory(path);
+    EXPECT_OK(dump);
+    return dump.ok() ? *dump : TreeDump();
+  }
+};
+
+// Goal: random trees in plain, gzip and zstd layers show what overlayfs shows for the extracted ones, before and after a restart without a registry.
+TEST_F(DaemonForeignLayersTest, RandomTreesLikeOverlayfs) {
+  const uint64_t seed = TestSeed();
+  SCOPED_TRACE("HEADRACE_TEST_SEED=" + std::to_string(seed));
+  const auto trees = RandomLayers(seed, {.layers = 4, .entries_per_layer = 60, .file_bytes_max = 300'000});
+  const std::vector<Compress> ways = {nullptr, Gzip, Zstd, Gzip};
+  std::vector<ForeignLayer> layers;
+  for (size_t i = 0; i < trees.size(); ++i) layers.push_back(Layer(trees[i], ways[i]));
+  const std::string top = MountImage(layers, Image(layers));
+  auto lower = WriteOverlayDirs(trees, dir / "layers");
+  ASSERT_OK(lower);
+  const std::string target = dir / "overlay";
+  ASSERT_OK(MountOverlay(*lower, dir / "empty", target));
+  const TreeDump wanted = DumpOf(target);
+  ::umount2(target.c_str(), MNT_DETACH);
+  EXPECT_EQ(CompareDumps(DumpOf(top), wanted), "");
+  for (const ForeignLayer& layer : layers) EXPECT_EQ(FormatOf(layer), "learned");
+  registry.RefuseConnections();
+  Restart();
+  EXPECT_EQ(CompareDumps(DumpOf(top), wanted), "");
+}
+
+// Goal: a blob is read once: wire bytes are the blob's, reads afterwards are local; the next image with the layer needs its manifest only.
+TEST_F(DaemonForeignLayersTest, LearnedOnce) {
+  ForeignLayer layer = Layer({Dir("d"), File("d/f", Noise(5 << 20, 1)), File("g", "small")}, Gzip);
+  const std::string manifest = Image({layer});
+  const uint64_t before = registry.counts().blob_bytes;
+  ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
+  EXPECT_EQ(Slurp(Path("1/d/f")), Noise(5 << 20, 1));
+  EXPECT_LE(registry.counts().blob_bytes - before, layer.blob.size() + 2000);
+  ASSERT_OK(Unmount("1"));
+  registry.RemoveBlob(repository, layer.digest);
+  ForeignLayer other = Layer({File("h", "x")});
+  const std::string second = Image({other, layer});
+  EXPECT_EQ(MountImage({other, layer}, second, 5), Path("6"));
+  EXPECT_EQ(Slurp(Path("6/d/f")), Noise(5 << 20, 1));
+}
+
+// Goal: zstd:chunked layers are found by the manifest's annotations and read lazily.
+TEST_F(DaemonForeignLayersTest, ZstdChunked) {
+  std::string blob;
+  format::LayerWriterOptions writer_options;
+  writer_options.chunk_size = 64 << 10;
+  auto writer = format::LayerWriter::Create(writer_options, [&](std::span<const uint8_t> bytes) {
+    blob.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    return OkStatus();
+  });
+  ASSERT_OK(writer);
+  auto tar = ToTar({File("big", Noise(8 << 20, 2)), File("small", "s")});
+  ASSERT_OK((*writer)->Write({reinterpret_cast<const uint8_t*>(tar->data()), tar->size()}));
+  auto summary = (*writer)->Finish();
+  ASSERT_OK(summary);
+  ForeignLayer layer;
+  layer.blob = blob;
+  layer.digest = registry.AddBlob(repository, blob);
+  layer.diff_id = summary->diff_id;
+  layer.annotations = summary->annotations;
+  layer.annotations.erase(std::string(format::kTocLabel));
+  ASSERT_EQ(layer.annotations.size(), 3u);
+  ASSERT_OK(Mount(Ask("1", "", layer, Image({layer}))));
+  EXPECT_EQ(FormatOf(layer), "zstd:chunked");
+  EXPECT_LT(registry.counts().blob_bytes, blob.size() / 4);
+  EXPECT_EQ(Slurp(Path("1/small")), "s");
+  EXPECT_EQ(Slurp(Path("1/big")), Noise(8 << 20, 2));
+}
+
+// Goal: a table of contents that is not what the manifest says, or makes no sense, costs laziness and nothing else.
+TEST_F(DaemonForeignLayersTest, BrokenTableIsLearned) {
+  for (const char* position : {"0:10:10:1", "5:100000000:10:1", "nonsense", "10:20:30:1"}) {
+    ForeignLayer layer = Layer({File("f", position)}, Zstd);
+    layer.annotations = {{"io.github.containers.zstd-chunked.manifest-checksum", Digest::Of("x").ToString()},
+                         {"io.github.containers.zstd-chunked.manifest-position", position}};
+    const std::string id = std::to_string(registry.counts().requests + 1);
+    ASSERT_OK(Mount(Ask(id, "", layer, Image({layer}))));
+    EXPECT_EQ(FormatOf(layer), "learned");
+    EXPECT_EQ(Slurp(Path(id + "/f")), position);
+  }
+}
+
+// Goal: nothing of a layer whose bytes are not those of its digest, or whose tar is not that of its DiffID, is ever shown or kept.
+TEST_F(DaemonForeignLayersTest, WrongBytesAreNotServed) {
+  ForeignLayer layer = Layer({File("f", Noise(100'000, 3))});
+  ForeignLayer fake = layer;
+  fake.diff_id = Digest::Of("another tar");
+  EXPECT_CODE(Mount(Ask("1", "", fake, Image({fake}))), StatusCode::kDataLoss);
+  ForeignLayer flipped = Layer({File("f", Noise(100'000, 4))});
+  registry.AddFault({.kind = Fault::Kind::kFlipBit, .path_contains = flipped.digest.Hex(), .times = -1, .blob_offset = 600});
+  EXPECT_CODE(Mount(Ask("2", "", flipped, Image({flipped}))), StatusCode::kDataLoss);
+  EXPECT_CODE(Check("1"), StatusCode::kNotFound);
+  EXPECT_CODE(Check("2"), StatusCode::kNotFound);
+  registry.ClearFaults();
+  ASSERT_OK(Mount(Ask("2", "", flipped, Image({flipped}))));
+  EXPECT_EQ(Slurp(Path("2/f")), Noise(100'000, 4));
+}
+
+// Goal: while a layer is being read the answer is "pending" with how far it is; who asks again gets the mount.
+TEST_F(DaemonForeignLayersTest, PendingUntilRead) {
+  ForeignLayer layer = Layer({File("f", Noise(2 << 20, 5))});
+  const std::string manifest = Image({layer});
+  registry.AddFault({.kind = Fault::Kind::kHold, .path_contains = layer.digest.Hex(), .times = -1});
+  grpc::ClientContext context;
+  control::MountResponse response;
+  ASSERT_TRUE(Client()->Mount(&context, Ask("1", "", layer, manifest), &response).ok());
+  EXPECT_TRUE(response.pending());
+  EXPECT_EQ(response.path(), "");
+  EXPECT_EQ(response.total_bytes(), static_cast<int64_t>(layer.blob.size()));
+  EXPECT_LT(response.done_bytes(), response.total_bytes());
+  EXPECT_CODE(Check("1"), StatusCode::kNotFound);
+  registry.Release();
+  ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
+  EXPECT_EQ(Slurp(Path("1/f")), Noise(2 << 20, 5));
+}
+
+// Goal: a daemon that stops while a layer is being read stops, and begins anew afterwards.
+TEST_F(DaemonForeignLayersTest, StopWhileReading) {
+  ForeignLayer layer = Layer({File("f", Noise(2 << 20, 6))}, Zstd);
+  const std::string manifest = Image({layer});
+  registry.AddFault({.kind = Fault::Kind::kHold, .path_contains = layer.digest.Hex(), .times = -1});
+  grpc::ClientContext context;
+  control::MountResponse response;
+  ASSERT_TRUE(Client()->Mount(&context, Ask("1", "", layer, manifest), &response).ok());
+  EXPECT_TRUE(response.pending());
+  Restart();
+  registry.ClearFaults();
+  registry.Release();
+  ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
+  EXPECT_EQ(Slurp(Path("1/f")), Noise(2 << 20, 6));
+}
+
+// Goal: what containerd will ask next is there before it asks: the second layer is attached although nobody asked for it.
+TEST_F(DaemonForeignLayersTest, NextLayersAhead) {
+  std::vector<ForeignLayer> layers;
+  for (int i = 0; i < 3; ++i) layers.push_back(Layer({File("f" + std::to_string(i), Noise(3000, 7))}, Gzip));
+  const std::string manifest = Image(layers);
+  ASSERT_OK(Mount(Ask("1", "", layers[0], manifest)));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  struct stat st;
+  while (::stat((options.config.root + "/learned/" + layers[2].digest.Hex()).c_str(), &st) != 0) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  registry.RefuseConnections();
+  ASSERT_OK(Mount(Ask("2", "1", layers[1], manifest)));
+  ASSERT_OK(Mount(Ask("3", "2", layers[2], manifest)));
+  EXPECT_EQ(Slurp(Path("3/f2")), Noise(3000, 7));
+}
+
+// Goal: "leave" leaves such layers to containerd, and only those; requests that cannot be answered say why.
+TEST_F(DaemonForeignLayersTest, LeftToContainerd) {
+  Stop();
+  options.config.without_table = "leave";
+  Start();
+  ForeignLayer layer = Layer({File("f", "x")});
+  const std::string manifest = Image({layer});
+  const Status left = Mount(Ask("1", "", layer, manifest));
+  EXPECT_CODE(left, StatusCode::kUnimplemented);
+  EXPECT_NE(left.message().find("without_table"), std::string::npos) << left.message();
+  EXPECT_CODE(Mount(Ask("1", "", layer, "")), StatusCode::kUnimplemented);
+  EXPECT_CODE(Mount(Ask("1", "", layer, "sha256:x")), StatusCode::kInvalidArgument);
+  ForeignLayer stranger = Layer({File("f", "y")});
+  EXPECT_CODE(Mount(Ask("1", "", stranger, manifest)), StatusCode::kInvalidArgument);
+  EXPECT_CODE(Mount(Ask("1", "", layer, Digest::Of("no manifest").ToString())), StatusCode::kUnavailable);
+  Stop();
+  options.config.without_table = "maybe";
+  auto refused = daemon::Daemon::Create(options, [] {});
+  EXPECT_CODE(refused, StatusCode::kInvalidArgument);
+}
+
+}  // namespace
+}  // namespace headrace::test
