@@ -186,6 +186,13 @@ Status ContentFile::WriteChunk(uint32_t chunk, uint64_t offset, std::span<const 
   return status;
 }
 
+Status ContentFile::WriteUnmarked(uint64_t offset, std::span<const uint8_t> bytes) {
+  if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
+  if (!data_.valid()) return OkStatus();  // sealed meanwhile
+  HR_RETURN_IF_ERROR(SizeIsRight());
+  return PwriteFull(data_.get(), bytes, offset).Annotate(data_path_);
+}
+
 Status ContentFile::Confirm(uint32_t chunk) {
   if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
   if (state(chunk) == ChunkState::kPresent) return {};

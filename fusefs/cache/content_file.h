@@ -83,6 +83,8 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   Status Load();
   Status LoadExisting(bool* invalid);
   Status Reinitialise();
+  // For ContentStore: bytes of chunks that all are confirmed when all are written.
+  Status WriteUnmarked(uint64_t offset, std::span<const uint8_t> bytes);
   Status SetPresent(uint32_t chunk);
   Status SizeIsRight();
   void MaybeSeal();

@@ -6,19 +6,18 @@
 
 #include <cerrno>
 #include <new>
-#include <unordered_map>
 #include <utility>
 
 #include "fusefs/base/file.h"
 #include "fusefs/base/little_endian.h"
 #include "fusefs/base/log.h"
 #include "fusefs/cache/map_format.h"
+#include "fusefs/cache/store_live.h"
 #include "fusefs/cache/store_shared.h"
 
 namespace headrace::cache {
 namespace {
 
-constexpr size_t kStripes = 64;
 constexpr uint64_t kBootIdMax = 256;
 
 Result<std::string> CurrentBootId() {
@@ -29,28 +28,6 @@ Result<std::string> CurrentBootId() {
 }
 
 }  // namespace
-
-struct ContentStore::Live {
-  // Two threads that open one content at once must get one object. The lock of a stripe is the only one of the project that is held
-  // over I/O: over opening one small local file; nothing else is ever locked inside it but `mu`.
-  std::array<Mutex, kStripes> opening;
-  mutable Mutex mu;
-  std::unordered_map<Digest, std::weak_ptr<ContentFile>> files HR_GUARDED_BY(mu);
-  size_t sweep_at HR_GUARDED_BY(mu) = 1024;
-
-  std::shared_ptr<ContentFile> Find(const Digest& id) {
-    MutexLock lock(mu);
-    auto it = files.find(id);
-    return it == files.end() ? nullptr : it->second.lock();
-  }
-  void Insert(const Digest& id, const std::shared_ptr<ContentFile>& file) {
-    MutexLock lock(mu);
-    files[id] = file;
-    if (files.size() < sweep_at) return;
-    std::erase_if(files, [](const auto& entry) { return entry.second.expired(); });
-    sweep_at = 1024 + 2 * files.size();
-  }
-};
 
 ContentStore::ContentStore(std::shared_ptr<StoreShared> shared, const StoreOptions& options)
     : shared_(std::move(shared)),
@@ -73,6 +50,9 @@ Result<std::unique_ptr<ContentStore>> ContentStore::Create(const StoreOptions& o
   if (::access(options.root.c_str(), R_OK | W_OK | X_OK) != 0) {
     return Status::FromErrno(errno, "cache directory " + options.root);
   }
+  // What a process that was killed had staged.
+  HR_RETURN_IF_ERROR(RemoveAll(options.root + "/staged").Annotate("cache directory"));
+  HR_RETURN_IF_ERROR(MakeDirs(options.root + "/staged").Annotate("cache directory"));
   return std::unique_ptr<ContentStore>(new ContentStore(std::move(shared), options));  // NOLINT: private constructor
 }
 
@@ -84,7 +64,7 @@ std::string ContentStore::PathStem(const Digest& id) const {
 Result<std::shared_ptr<ContentFile>> ContentStore::Open(const ContentSpec& spec) {
   HEADRACE_CHECK(spec.size > 0 && spec.chunk_count > 0);
   if (auto file = live_->Find(spec.id); file && file->usable()) return file;
-  MutexLock lock(live_->opening[spec.id.bytes()[0] % kStripes]);
+  MutexLock lock(live_->OpeningOf(spec.id));
   if (auto file = live_->Find(spec.id); file && file->usable()) return file;
   try {
     Result<std::shared_ptr<ContentFile>> file = OpenLocked(spec);

@@ -15,6 +15,8 @@
 #include "fusefs/kernel/fuse_server.h"
 #include "fusefs/registry/client.h"
 #include "fusefs/registry/reference.h"
+#include "fusefs/stream/decoding_source.h"
+#include "fusefs/stream/learn_layer.h"
 #include "fusefs/stream/streamer.h"
 #include "fusefs/vfs/vfs.h"
 
@@ -43,6 +45,23 @@ Result<bool> LearnLayers(const std::string& setting) {
   return InvalidArgumentError("layers.without_table must be \"stream\" or \"leave\", not \"" + setting + "\"");
 }
 
+class StreamLearner : public LayerLearner {
+ public:
+  StreamLearner(registry::RangeSource& source, cache::ContentStore& cache, const stream::BlobReaderOptions& reader)
+      : source_(source), cache_(cache), reader_(reader) {}
+  Result<LearnedLayer> Learn(const registry::BlobRef& blob, const Digest& diff_id, LearnProgress& progress,
+                             const std::function<bool()>& cancelled) override {
+    HR_ASSIGN_OR_RETURN(stream::LearnedTable learned,
+                        stream::LearnLayer({blob, diff_id, reader_, cancelled, &progress.done_bytes}, source_, cache_));
+    return LearnedLayer{std::move(learned.table), learned.decoded};
+  }
+
+ private:
+  registry::RangeSource& source_;
+  cache::ContentStore& cache_;
+  const stream::BlobReaderOptions reader_;
+};
+
 class DaemonImpl : public Daemon {
  public:
   explicit DaemonImpl(const DaemonOptions& options)
@@ -66,7 +85,10 @@ class DaemonImpl : public Daemon {
   std::unique_ptr<Timer> timer_;
   std::unique_ptr<ThreadPool> decode_pool_;
   std::unique_ptr<registry::Client> client_;
+  std::unique_ptr<stream::DecodingSource> decoding_source_;
+  std::unique_ptr<ClientReader> reader_;
   std::unique_ptr<cache::ContentStore> cache_;
+  std::unique_ptr<StreamLearner> learner_;
   std::unique_ptr<stream::Streamer> streamer_;
   std::unique_ptr<vfs::Vfs> vfs_;
   std::unique_ptr<kernel::FuseServer> fuse_;
@@ -93,6 +115,12 @@ Status DaemonImpl::BuildDataPath() {
   store.root = config_.root + "/cache";
   HR_ASSIGN_OR_RETURN(cache_, cache::ContentStore::Create(store, metrics_));
 
+  stream::BlobReaderOptions whole;
+  whole.stall_deadline = Milliseconds(config_.read_deadline);
+  reader_ = std::make_unique<ClientReader>(*client_);
+  learner_ = std::make_unique<StreamLearner>(*client_, *cache_, whole);
+  decoding_source_ = std::make_unique<stream::DecodingSource>(*client_, whole);
+
   stream::StreamerOptions stream;
   stream.read_deadline = Milliseconds(config_.read_deadline);
   stream.range_bytes_max = config_.range_max;
@@ -101,7 +129,7 @@ Status DaemonImpl::BuildDataPath() {
   stream.small_file_bytes = config_.small_file;
   // An eighth of the connections is left to readers that miss.
   stream.ranges_max = static_cast<unsigned>(std::max<uint64_t>(1, config_.connections - (config_.connections + 7) / 8));
-  HR_ASSIGN_OR_RETURN(streamer_, stream::Streamer::Create(stream, *cache_, *client_, *decode_pool_, *timer_, metrics_));
+  HR_ASSIGN_OR_RETURN(streamer_, stream::Streamer::Create(stream, *cache_, *decoding_source_, *decode_pool_, *timer_, metrics_));
   vfs_ = vfs::Vfs::Create(*streamer_, metrics_);
   return OkStatus();
 }

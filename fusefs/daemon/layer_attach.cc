@@ -225,18 +225,19 @@ Status LayerManager::LearnNow(const std::shared_ptr<Layer>& layer, const ImageLa
   LayerRecord record;
   record.ask = layer->ask;
   record.kind = TableKind::kLearned;
+  record.blob_size = described.size;
   record.diff_id = described.diff_id;
   log::Info("a layer without a table of contents is read whole image={} layer={} bytes={}", record.ask.image_ref, record.ask.blob.ToString(),
             described.size);
-  auto learned = learner_.Learn({record.ask.image_ref, record.ask.blob}, described.size, described.diff_id, layer->progress,
+  auto learned = learner_.Learn(record.Blob(), described.diff_id, layer->progress,
                                 [this, layer = layer.get()] { return Abandoned(*layer); });
   if (!learned.ok()) return FromRegistry(learned.status(), "reading the whole layer");
   record.decoded = learned->decoded;
   Table table;
-  table.bytes = format::WriteLearnedTable(learned->index);
+  table.bytes = std::move(learned->table);
   record.table = Digest::Of(table.bytes);
   table.record = std::move(record);
-  table.index = std::move(learned->index);
+  HR_ASSIGN_OR_RETURN(table.index, ReadTable(table.record, table.bytes));
   Status kept = store_.KeepLearned(table.record, table.bytes);
   if (!kept.ok()) log::Warn("a learned table is not kept for later error=\"{}\"", kept.ToString());
   return Keep(layer, std::move(table));

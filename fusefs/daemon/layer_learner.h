@@ -6,10 +6,10 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <string>
 
 #include "fusefs/base/digest.h"
 #include "fusefs/base/status.h"
-#include "fusefs/format/layer_index.h"
 #include "fusefs/registry/range_source.h"
 
 namespace headrace::daemon {
@@ -20,16 +20,16 @@ struct LearnProgress {
 };
 
 struct LearnedLayer {
-  format::LayerIndex index;
+  std::string table;     // for format::ReadLearnedTable
   bool decoded = false;  // BlobRef::decoded
 };
 
 class LayerLearner {
  public:
   virtual ~LayerLearner() = default;
-  // OK: blob and tar have the digests that were asked, every file's content is in the cache. Cancelled as soon as `cancelled` says so (asked often,
+  // `blob.size` is its size. OK: blob and tar have the digests that were asked, every file's content is in the cache. Cancelled as soon as `cancelled` says so (asked often,
   // from any thread).
-  virtual Result<LearnedLayer> Learn(const registry::BlobRef& blob, uint64_t blob_size, const Digest& diff_id, LearnProgress& progress,
+  virtual Result<LearnedLayer> Learn(const registry::BlobRef& blob, const Digest& diff_id, LearnProgress& progress,
                                      const std::function<bool()>& cancelled) = 0;
 };
 

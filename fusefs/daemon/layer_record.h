@@ -43,12 +43,12 @@ struct LayerRecord {
   format::TocLocation toc;      // kHeadrace, kZstdChunked
   Digest estargz_toc;           // kEstargz: of the JSON
   uint64_t estargz_offset = 0;  // kEstargz: of the table in the blob
-  uint64_t blob_size = 0;       // kEstargz
+  uint64_t blob_size = 0;       // kEstargz, kLearned
   Digest table;                 // kLearned: of the table on disk
   Digest diff_id;               // kLearned: of the tar
   bool decoded = false;         // kLearned: offsets are those of the tar and not of the blob
 
-  registry::BlobRef Blob() const { return {ask.image_ref, ask.blob, decoded}; }
+  registry::BlobRef Blob() const { return {ask.image_ref, ask.blob, decoded, blob_size}; }
 };
 
 // Verifies the bytes of a layer's table and reads them. DataLoss: not what the record says; InvalidArgument, ResourceExhausted: malformed.

@@ -75,6 +75,7 @@ void SetLearned(const LayerRecord& layer, Json& json) {
   json["table_digest"] = layer.table.ToString();
   json["diff_id"] = layer.diff_id.ToString();
   json["decoded"] = layer.decoded;
+  json["blob_size"] = layer.blob_size;
 }
 
 // What the record's format needs to find and to verify its table.
@@ -95,6 +96,7 @@ Status GetTablePlace(const Json& json, LayerRecord& record) {
       HR_ASSIGN_OR_RETURN(record.table, Digest::Parse(json.at("table_digest").get<std::string>()));
       HR_ASSIGN_OR_RETURN(record.diff_id, Digest::Parse(json.at("diff_id").get<std::string>()));
       record.decoded = json.at("decoded").get<bool>();
+      record.blob_size = json.at("blob_size").get<uint64_t>();
       return OkStatus();
     }
   }

@@ -1,7 +1,5 @@
 #include "fusefs/format/decompress.h"
 
-#define ZLIB_CONST
-#include <zlib.h>
 #include <zstd.h>
 
 #include <algorithm>
@@ -9,6 +7,7 @@
 #include <vector>
 
 #include "fusefs/format/bytes.h"
+#include "fusefs/format/gunzip.h"
 #include "fusefs/format/limits.h"
 
 namespace headrace::format {
@@ -16,18 +15,7 @@ namespace {
 
 constexpr size_t kMagicSize = 10;  // the longest that is looked for (bzip2's)
 constexpr size_t kBufferSize = 256u << 10;
-constexpr size_t kInputPieceMax = 1u << 30;  // zlib counts in 32 bits
 
-struct Inflater {
-  Inflater() = default;
-  ~Inflater() {
-    if (ready) inflateEnd(&stream);
-  }
-  Inflater(const Inflater&) = delete;
-  Inflater& operator=(const Inflater&) = delete;
-  z_stream stream{};
-  bool ready = false;
-};
 struct DctxDeleter {
   void operator()(ZSTD_DCtx* ctx) const { ZSTD_freeDCtx(ctx); }
 };
@@ -45,7 +33,8 @@ class DecompressorImpl final : public Decompressor {
 
   Status Finish() override {
     HR_RETURN_IF_ERROR(failed_);
-    if (kind_ == Compression::kUnknown) HR_RETURN_IF_ERROR(Begin());
+    if (kind_ == Compression::kUnknown) failed_ = Begin();
+    HR_RETURN_IF_ERROR(failed_);
     if (!at_boundary_) return DataLossError("compressed layer is truncated");
     return OkStatus();
   }
@@ -72,7 +61,7 @@ class DecompressorImpl final : public Decompressor {
     } else if (head.starts_with("\x28\xB5\x2F\xFD") || is_skippable) {
       HR_RETURN_IF_ERROR(BeginZstd());
     } else if (head.starts_with(std::string_view("\xFD" "7zXZ\0", 6)) ||
-               (head.starts_with("BZh") && head.substr(4) == "1AY&SY")) {
+               (head.size() == kMagicSize && head.starts_with("BZh") && head.substr(4) == "1AY&SY")) {
       return UnimplementedError("layer is compressed with xz or bzip2, which OCI layers may not be");
     } else {
       kind_ = Compression::kNone;
@@ -82,9 +71,7 @@ class DecompressorImpl final : public Decompressor {
   }
 
   Status BeginGzip() {
-    gzip_ = std::make_unique<Inflater>();
-    gzip_->ready = inflateInit2(&gzip_->stream, 15 + 16) == Z_OK;  // 32 KiB window, gzip header
-    if (!gzip_->ready) return ResourceExhaustedError("no memory for zlib");
+    gzip_ = std::make_unique<Gunzip>();
     buffer_.resize(kBufferSize);
     kind_ = Compression::kGzip;
     return OkStatus();
@@ -101,33 +88,18 @@ class DecompressorImpl final : public Decompressor {
 
   Status Feed(std::span<const uint8_t> bytes) {
     if (kind_ == Compression::kNone) return bytes.empty() ? OkStatus() : sink_(bytes);
-    while (!bytes.empty()) {
-      std::span<const uint8_t> piece = bytes.first(std::min(bytes.size(), kInputPieceMax));
-      bytes = bytes.subspan(piece.size());
-      HR_RETURN_IF_ERROR(kind_ == Compression::kGzip ? FeedGzip(piece) : FeedZstd(piece));
-    }
-    return OkStatus();
+    return kind_ == Compression::kGzip ? FeedGzip(bytes) : FeedZstd(bytes);
   }
 
   Status FeedGzip(std::span<const uint8_t> bytes) {
-    z_stream& stream = gzip_->stream;
-    stream.next_in = bytes.data();
-    stream.avail_in = static_cast<uInt>(bytes.size());
-    for (bool full = false; stream.avail_in > 0 || full;) {
-      if (at_boundary_) {  // a further member
-        if (inflateReset(&stream) != Z_OK) return InternalError("inflateReset failed");
-        at_boundary_ = false;
-      }
-      stream.next_out = buffer_.data();
-      stream.avail_out = static_cast<uInt>(buffer_.size());
-      const int rc = inflate(&stream, Z_NO_FLUSH);
-      if (rc != Z_OK && rc != Z_STREAM_END && rc != Z_BUF_ERROR) {
-        return DataLossError(std::string("gzip: ") + (stream.msg != nullptr ? stream.msg : "damaged"));
-      }
-      HR_RETURN_IF_ERROR(PassOn(buffer_.size() - stream.avail_out));
-      at_boundary_ = rc == Z_STREAM_END;
-      full = stream.avail_out == 0 && !at_boundary_;
+    for (bool full = false; !bytes.empty() || full;) {
+      const size_t before = bytes.size();
+      HR_ASSIGN_OR_RETURN(const size_t got, gzip_->Decode(bytes, buffer_));
+      HR_RETURN_IF_ERROR(PassOn(got));
+      full = got == buffer_.size();
+      if (got == 0 && bytes.size() == before) break;
     }
+    at_boundary_ = gzip_->at_boundary();
     return OkStatus();
   }
 
@@ -152,7 +124,7 @@ class DecompressorImpl final : public Decompressor {
   Compression kind_ = Compression::kUnknown;
   std::string head_;
   bool at_boundary_ = true;  // between members or frames: the input may end here
-  std::unique_ptr<Inflater> gzip_;
+  std::unique_ptr<Gunzip> gzip_;
   std::unique_ptr<ZSTD_DCtx, DctxDeleter> zstd_;
   std::vector<uint8_t> buffer_;
   Status failed_;

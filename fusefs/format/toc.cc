@@ -9,6 +9,7 @@
 #include "fusefs/base/sha256_lane.h"
 #include "fusefs/base/text.h"
 #include "fusefs/format/bytes.h"
+#include "fusefs/format/chunk_codec.h"
 #include "fusefs/format/limits.h"
 #include "fusefs/format/zstd_frame.h"
 
@@ -95,7 +96,7 @@ Status DecodeUnverified(const Chunk& chunk, std::span<const uint8_t> compressed,
     return DataLossError("chunk has " + std::to_string(compressed.size()) + " compressed bytes, should be " +
                          std::to_string(chunk.blob_size));
   }
-  return DecodeFrames(compressed, out).Annotate("chunk");
+  return DecodeStored(chunk.codec, chunk.inner_offset, compressed, out).Annotate("chunk");
 }
 
 Status CompareDigest(const Chunk& chunk, const Digest& actual) {

@@ -35,9 +35,14 @@ struct TocLocation {
 // Verifies `compressed` against location.digest, decompresses it (never above the stated size) and reads it.
 Result<LayerIndex> ReadToc(std::span<const uint8_t> compressed, const TocLocation& location);
 
+// Who writes such JSON. Chunks are zstd frames with their ends told, or gzip members that end where the next one begins (estargz.h), or the tar's own
+// bytes (tar_indexer.h).
+enum class TocDialect : uint8_t { kZstdChunked, kEstargz, kLearned };
+
 // Reads the JSON of a TOC (already verified). Two entries of one name (after cleaning) are refused, as are all other things of
 // README.md, "What is read"; errors name the entry. `data_end`: chunks must end at or before this offset of the blob.
-Result<LayerIndex> ParseTocJson(std::string_view json, uint64_t data_end, uint64_t blob_size);
+Result<LayerIndex> ParseTocJson(std::string_view json, uint64_t data_end, uint64_t blob_size,
+                                TocDialect dialect = TocDialect::kZstdChunked);
 
 // What a chunk cost a core, in nanoseconds.
 struct ChunkTimes {
@@ -46,7 +51,8 @@ struct ChunkTimes {
 };
 
 // Decodes one stored chunk and verifies its digest. `out` has exactly chunk.size bytes; on error its content is not to be used.
-// DataLoss: the frame is damaged, has another size, or the digest differs.
+// A chunk that stands in a frame or member with others (inner_offset) is decoded as far as its own end.
+// DataLoss: the frame or member is damaged, has another size, or the digest differs.
 Status DecodeChunk(const Chunk& chunk, std::span<const uint8_t> compressed, std::span<uint8_t> out,
                    ChunkTimes* times = nullptr);
 

@@ -90,8 +90,8 @@ Status Fill(const TocEntry& in, Entry& out) {
 
 }  // namespace
 
-LayerIndexBuilder::LayerIndexBuilder(uint64_t data_end, uint64_t blob_size)
-    : data_end_(std::min({data_end, blob_size, limits::kBlobSizeMax})) {
+LayerIndexBuilder::LayerIndexBuilder(uint64_t data_end, uint64_t blob_size, TocDialect dialect)
+    : data_end_(std::min({data_end, blob_size, limits::kBlobSizeMax})), dialect_(dialect) {
   index_.blob_size = blob_size;
 }
 
@@ -149,6 +149,7 @@ Status LayerIndexBuilder::AddPart(const TocEntry& entry) {
   part.size = entry.chunk_size;
   part.begin = entry.offset;
   part.end = first ? 0 : entry.end_offset;
+  part.inner_offset = entry.inner_offset;
   if (!entry.chunk_type.empty() && entry.chunk_type != "zeros") {
     return InvalidArgumentError("chunk type " + Quoted(entry.chunk_type) + " is unknown");
   }
@@ -169,11 +170,14 @@ Status LayerIndexBuilder::CloseFile() {
     if (only.size == 0) only.size = file.size;
     if (only.digest.empty() && only.size == file.size) only.digest = file.file_digest;
   }
+  // A size of 0 in eStargz's last chunk: to the end of the file.
+  if (dialect_ == TocDialect::kEstargz && !parts_.empty() && parts_.back().size == 0 && parts_.back().file_offset < file.size) {
+    parts_.back().size = file.size - parts_.back().file_offset;
+  }
   uint64_t covered = 0;
   for (size_t i = 0; i < parts_.size(); ++i) {
     const Part& part = parts_[i];
     const std::string where = "file " + Quoted(open_name_) + ", chunk " + std::to_string(i);
-    // A size of 0 in the last chunk means: to the end of the file.
     if (part.file_offset != covered || part.size == 0 || part.size > file.size - covered) {
       return InvalidArgumentError(where + " does not continue the file: [" + std::to_string(part.file_offset) +
                                   ", +" + std::to_string(part.size) + ") after " + std::to_string(covered) +
@@ -181,6 +185,10 @@ Status LayerIndexBuilder::CloseFile() {
     }
     covered += part.size;
     uint64_t end = part.end;
+    if (dialect_ == TocDialect::kEstargz) {
+      HR_RETURN_IF_ERROR(AddMemberChunk(part).Annotate(where));
+      continue;
+    }
     if (end == 0) end = i + 1 < parts_.size() ? parts_[i + 1].begin : open_end_offset_;
     HR_RETURN_IF_ERROR(AddChunk(part, end).Annotate(where));
   }
@@ -216,8 +224,51 @@ Status LayerIndexBuilder::AddChunk(const Part& part, uint64_t end) {
   if (part.digest.empty()) return InvalidArgumentError("has no digest");
   chunk.blob_offset = part.begin;
   chunk.blob_size = end - part.begin;
+  if (dialect_ == TocDialect::kLearned) {
+    chunk.codec = Codec::kRaw;
+    if (chunk.blob_size != chunk.size) return InvalidArgumentError("has a wrong size");
+  }
   chunk.digest = part.digest;
   index_.chunks.push_back(chunk);
+  return OkStatus();
+}
+
+// Its end is known when all members are (FindMemberEnds).
+Status LayerIndexBuilder::AddMemberChunk(const Part& part) {
+  if (part.size > limits::kChunkSizeMax || part.inner_offset > limits::kChunkSizeMax) {
+    return ResourceExhaustedError("has " + std::to_string(part.size) + " bytes at " + std::to_string(part.inner_offset) + " of its gzip member; the limit is " +
+                                  std::to_string(limits::kChunkSizeMax));
+  }
+  if (part.zeros) return InvalidArgumentError("holes are unknown in eStargz");
+  if (part.begin >= data_end_) {
+    return InvalidArgumentError("is outside the data of the blob: " + std::to_string(part.begin) + " of " + std::to_string(data_end_));
+  }
+  if (part.digest.empty()) return InvalidArgumentError("has no digest");
+  Chunk chunk;
+  chunk.file_offset = part.file_offset;
+  chunk.size = part.size;
+  chunk.blob_offset = part.begin;
+  chunk.codec = Codec::kGzip;
+  chunk.inner_offset = static_cast<uint32_t>(part.inner_offset);
+  chunk.digest = part.digest;
+  index_.chunks.push_back(chunk);
+  return OkStatus();
+}
+
+Status LayerIndexBuilder::FindMemberEnds() {
+  std::vector<uint64_t> begins;
+  begins.reserve(index_.chunks.size() + 1);
+  for (const Chunk& chunk : index_.chunks) begins.push_back(chunk.blob_offset);
+  begins.push_back(data_end_);
+  std::sort(begins.begin(), begins.end());
+  for (Chunk& chunk : index_.chunks) {
+    const uint64_t end = *std::upper_bound(begins.begin(), begins.end(), chunk.blob_offset);
+    chunk.blob_size = end - chunk.blob_offset;
+    // The member holds the headers of the files behind its last chunk, too.
+    if (chunk.blob_size > limits::ChunkBlobSizeMax(limits::kChunkSizeMax)) {
+      return ResourceExhaustedError("the gzip member at byte " + std::to_string(chunk.blob_offset) + " has " + std::to_string(chunk.blob_size) + " bytes");
+    }
+  }
   return OkStatus();
 }
 
@@ -263,7 +314,11 @@ Status LayerIndexBuilder::CheckOverlaps() const {
 Result<LayerIndex> LayerIndexBuilder::Finish() {
   HR_RETURN_IF_ERROR(CloseFile());
   HR_RETURN_IF_ERROR(CheckDuplicates());
-  HR_RETURN_IF_ERROR(CheckOverlaps());
+  if (dialect_ == TocDialect::kEstargz) {
+    HR_RETURN_IF_ERROR(FindMemberEnds());
+  } else {
+    HR_RETURN_IF_ERROR(CheckOverlaps());
+  }
   return std::move(index_);
 }
 

@@ -11,6 +11,7 @@
 
 #include "fusefs/base/status.h"
 #include "fusefs/format/layer_index.h"
+#include "fusefs/format/toc.h"
 
 namespace headrace::format {
 
@@ -35,6 +36,7 @@ struct TocEntry {
   uint64_t end_offset = 0;
   uint64_t chunk_size = 0;
   uint64_t chunk_offset = 0;
+  uint64_t inner_offset = 0;  // eStargz
   std::vector<std::pair<std::string, std::string>> xattrs;  // raw values
 
   const std::string& Name() const { return name_raw ? *name_raw : name; }
@@ -43,7 +45,7 @@ struct TocEntry {
 
 class LayerIndexBuilder {
  public:
-  LayerIndexBuilder(uint64_t data_end, uint64_t blob_size);
+  LayerIndexBuilder(uint64_t data_end, uint64_t blob_size, TocDialect dialect = TocDialect::kZstdChunked);
   Status Add(const TocEntry& entry);  // may take long texts out of `entry`'s copy; the order is the table's
   Result<LayerIndex> Finish();
   uint64_t count() const { return count_; }
@@ -54,6 +56,7 @@ class LayerIndexBuilder {
     uint64_t size;
     uint64_t begin;
     uint64_t end;  // 0: where the next one begins
+    uint64_t inner_offset;
     bool zeros;
     Digest digest;
   };
@@ -63,11 +66,15 @@ class LayerIndexBuilder {
   Status OpenFile(const TocEntry& entry);
   Status CloseFile();
   Status AddChunk(const Part& part, uint64_t end);
+  Status AddMemberChunk(const Part& part);
+  // eStargz: chunks end where the next member begins.
+  Status FindMemberEnds();
   Status CheckDuplicates() const;
   Status CheckOverlaps() const;
 
   LayerIndex index_;
   uint64_t data_end_;
+  const TocDialect dialect_;
   uint64_t count_ = 0;
   bool file_open_ = false;  // the last entry is a file whose chunks may still come
   std::string open_name_;

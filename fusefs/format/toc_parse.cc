@@ -16,7 +16,7 @@ namespace {
 enum class Field : uint8_t {
   kUnknown, kVersion, kEntries,  // of the document
   kType, kName, kNameRaw, kLinkName, kLinkNameRaw, kModTime, kDigest, kChunkDigest, kChunkType,  // texts
-  kMode, kSize, kUid, kGid, kDevMajor, kDevMinor, kOffset, kEndOffset, kChunkSize, kChunkOffset,  // numbers
+  kMode, kSize, kUid, kGid, kDevMajor, kDevMinor, kOffset, kEndOffset, kChunkSize, kChunkOffset, kInnerOffset,  // numbers
   kXattrs,
 };
 
@@ -32,7 +32,7 @@ constexpr FieldName kEntryFields[] = {
     {"mode", Field::kMode}, {"size", Field::kSize}, {"uid", Field::kUid}, {"gid", Field::kGid},
     {"devMajor", Field::kDevMajor}, {"devMinor", Field::kDevMinor}, {"offset", Field::kOffset},
     {"endOffset", Field::kEndOffset}, {"chunkSize", Field::kChunkSize},
-    {"chunkOffset", Field::kChunkOffset}, {"xattrs", Field::kXattrs}};
+    {"chunkOffset", Field::kChunkOffset}, {"innerOffset", Field::kInnerOffset}, {"xattrs", Field::kXattrs}};
 
 class TocSax {
  public:
@@ -190,6 +190,7 @@ class TocSax {
       case Field::kEndOffset: entry_.end_offset = value; break;
       case Field::kChunkSize: entry_.chunk_size = value; break;
       case Field::kChunkOffset: entry_.chunk_offset = value; break;
+      case Field::kInnerOffset: entry_.inner_offset = value; break;
       default: return WrongType();
     }
     return OkStatus();
@@ -209,12 +210,12 @@ class TocSax {
 
 }  // namespace
 
-Result<LayerIndex> ParseTocJson(std::string_view json, uint64_t data_end, uint64_t blob_size) {
+Result<LayerIndex> ParseTocJson(std::string_view json, uint64_t data_end, uint64_t blob_size, TocDialect dialect) {
   if (json.size() > limits::kTocSizeMax) {
     return ResourceExhaustedError("table of contents of " + HumanBytes(json.size()));
   }
   try {
-    LayerIndexBuilder builder(data_end, blob_size);
+    LayerIndexBuilder builder(data_end, blob_size, dialect);
     TocSax sax(builder);
     nlohmann::json::sax_parse(json.data(), json.data() + json.size(), &sax);
     HR_RETURN_IF_ERROR(sax.Finish().Annotate("table of contents"));

@@ -20,6 +20,7 @@ struct BlobRef {
   // Offsets are those of the tar that the blob decompresses to (a gzip or zstd layer without an index), not of the blob. Only what
   // stands in front of the registry client (stream/) can answer that.
   bool decoded = false;
+  uint64_t size = 0;  // of the blob, where that is known; needed if `decoded`
 };
 
 // Receives one range. Calls come from the source's own network thread, one at a time, in order: OnData* then OnDone once.

@@ -1,0 +1,39 @@
+// The open contents of one store. Internal to cache/.
+#ifndef HEADRACE_FUSEFS_CACHE_STORE_LIVE_H_
+#define HEADRACE_FUSEFS_CACHE_STORE_LIVE_H_
+
+#include <array>
+#include <memory>
+#include <unordered_map>
+
+#include "fusefs/base/mutex.h"
+#include "fusefs/cache/content_store.h"
+
+namespace headrace::cache {
+
+struct ContentStore::Live {
+  // Two threads that open one content at once must get one object. The lock of a stripe is the only one of the project that is held
+  // over I/O: over opening one small local file (or placing one); nothing else is ever locked inside it but `mu`.
+  std::array<Mutex, 64> opening;
+  mutable Mutex mu;
+  std::unordered_map<Digest, std::weak_ptr<ContentFile>> files HR_GUARDED_BY(mu);
+  size_t sweep_at HR_GUARDED_BY(mu) = 1024;
+
+  Mutex& OpeningOf(const Digest& id) { return opening[id.bytes()[0] % opening.size()]; }
+  std::shared_ptr<ContentFile> Find(const Digest& id) {
+    MutexLock lock(mu);
+    auto it = files.find(id);
+    return it == files.end() ? nullptr : it->second.lock();
+  }
+  void Insert(const Digest& id, const std::shared_ptr<ContentFile>& file) {
+    MutexLock lock(mu);
+    files[id] = file;
+    if (files.size() < sweep_at) return;
+    std::erase_if(files, [](const auto& entry) { return entry.second.expired(); });
+    sweep_at = 1024 + 2 * files.size();
+  }
+};
+
+}  // namespace headrace::cache
+
+#endif  // HEADRACE_FUSEFS_CACHE_STORE_LIVE_H_

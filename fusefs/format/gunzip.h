@@ -1,0 +1,38 @@
+// Gunzip: gzip (RFC 1952) in pieces, with ISA-L: two to three times as fast as zlib. Any number of members; checksums and sizes are compared.
+// Internal to format/. One thread at a time; CPU only; 90 KiB of memory.
+#ifndef HEADRACE_FUSEFS_FORMAT_GUNZIP_H_
+#define HEADRACE_FUSEFS_FORMAT_GUNZIP_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+
+#include "fusefs/base/status.h"
+
+struct inflate_state;
+
+namespace headrace::format {
+
+class Gunzip {
+ public:
+  Gunzip();
+  ~Gunzip();
+  Gunzip(const Gunzip&) = delete;
+  Gunzip& operator=(const Gunzip&) = delete;
+
+  // Takes bytes from the front of `in` and writes to `out`; how many were written. Returns when `out` is full or `in` is empty; at the end of a member the next one
+  // begins. DataLoss: damaged.
+  Result<size_t> Decode(std::span<const uint8_t>& in, std::span<uint8_t> out);
+  // Between members, and nothing that was decoded waits for room: the input may end here.
+  bool at_boundary() const { return at_boundary_; }
+  // Begins anew.
+  void Reset();
+
+ private:
+  std::unique_ptr<inflate_state> state_;
+  bool at_boundary_ = true;
+};
+
+}  // namespace headrace::format
+
+#endif  // HEADRACE_FUSEFS_FORMAT_GUNZIP_H_

@@ -1,0 +1,118 @@
+#include "fusefs/format/tar_indexer.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "fusefs/base/text.h"
+#include "fusefs/format/limits.h"
+#include "fusefs/format/name.h"
+#include "fusefs/format/toc.h"
+
+namespace headrace::format {
+
+Status TarIndexer::OnRaw(std::span<const uint8_t> bytes) {
+  tar_lane_.Update(bytes);
+  tar_size_ += bytes.size();
+  return OkStatus();
+}
+
+Status TarIndexer::OnEntry(const TarEntry& entry) {
+  const bool known = entry.IsRegular() || (entry.type >= '1' && entry.type <= '6');
+  if (!known) {
+    return InvalidArgumentError("entry " + Quoted(entry.name) + " has type " + Quoted(std::string_view(&entry.type, 1)) +
+                                ", which no container runtime unpacks");
+  }
+  if (entries_.size() >= limits::kEntriesMax) return ResourceExhaustedError("layer with more than " + std::to_string(limits::kEntriesMax) + " entries");
+  WrittenEntry written;
+  HR_ASSIGN_OR_RETURN(written.clean_name, CleanName(entry.name));
+  written.tar = entry;
+  entries_.push_back(std::move(written));
+  stored_done_ = region_begin_ = 0;
+  region_ = 0;
+  return entry.IsRegular() && entry.size > 0 ? sink_.BeginFile(entry.size) : OkStatus();
+}
+
+void TarIndexer::StartChunk() {
+  const TarEntry& tar = entries_.back().tar;
+  uint64_t file_offset = stored_done_;
+  uint64_t left = tar.stored_size - stored_done_;
+  if (tar.is_sparse) {
+    while (stored_done_ - region_begin_ >= tar.sparse[region_].size) region_begin_ += tar.sparse[region_++].size;
+    const uint64_t in_region = stored_done_ - region_begin_;
+    file_offset = tar.sparse[region_].offset + in_region;
+    left = tar.sparse[region_].size - in_region;
+  }
+  chunk_ = Chunk();
+  chunk_.file_offset = file_offset;
+  chunk_.size = std::min(left, kChunkSize);
+  chunk_.blob_offset = tar_size_;
+  chunk_.codec = Codec::kRaw;
+  in_chunk_ = true;
+}
+
+void TarIndexer::EndChunk() {
+  WrittenEntry& entry = entries_.back();
+  const uint64_t covered = entry.chunks.empty() ? 0 : entry.chunks.back().file_offset + entry.chunks.back().size;
+  if (chunk_.file_offset > covered) {  // a hole of a sparse file
+    entry.chunks.push_back({covered, chunk_.file_offset - covered, chunk_.blob_offset, 0, ChunkKind::kZeros, {}, 0, {}});
+  }
+  chunk_.digest = chunk_lane_.Finish();
+  entry.chunks.push_back(chunk_);
+  entry.end_offset = chunk_.blob_offset + chunk_.blob_size;
+  in_chunk_ = false;
+  ++chunks_;
+}
+
+Status TarIndexer::OnContent(std::span<const uint8_t> bytes) {
+  while (!bytes.empty()) {
+    if (!in_chunk_) {
+      if (chunks_ >= limits::kChunksMax) return ResourceExhaustedError("layer with more than " + std::to_string(limits::kChunksMax) + " chunks");
+      StartChunk();
+    }
+    const std::span<const uint8_t> piece = bytes.first(std::min<uint64_t>(bytes.size(), chunk_.size - chunk_.blob_size));
+    const std::array<Sha256Lane*, 2> lanes = {&tar_lane_, &chunk_lane_};
+    UpdateLanes(lanes, piece);
+    HR_RETURN_IF_ERROR(sink_.Content(chunk_.file_offset + chunk_.blob_size, piece));
+    chunk_.blob_size += piece.size();
+    tar_size_ += piece.size();
+    stored_done_ += piece.size();
+    bytes = bytes.subspan(piece.size());
+    if (chunk_.blob_size == chunk_.size) EndChunk();
+  }
+  return OkStatus();
+}
+
+Status TarIndexer::OnEntryEnd() {
+  WrittenEntry& entry = entries_.back();
+  if (!entry.tar.IsRegular() || entry.tar.size == 0) return OkStatus();
+  const uint64_t covered = entry.chunks.empty() ? 0 : entry.chunks.back().file_offset + entry.chunks.back().size;
+  if (covered < entry.tar.size) {  // the hole at the end of a sparse file, or a file that is all hole
+    entry.chunks.push_back({covered, entry.tar.size - covered, tar_size_, 0, ChunkKind::kZeros, {}, 0, {}});
+    if (entry.end_offset == 0) entry.end_offset = tar_size_;
+  }
+  if (entry.chunks.size() == 1) entry.file_digest = entry.chunks[0].digest;
+  return sink_.EndFile(entry.chunks);
+}
+
+Result<TarIndexer::Learned> TarIndexer::Finish() {
+  HR_RETURN_IF_ERROR(reader_.Finish());
+  Learned learned;
+  learned.diff_id = tar_lane_.Finish();
+  learned.tar_size = tar_size_;
+  HR_RETURN_IF_ERROR(DropOverwritten(entries_).status());
+  learned.table = std::to_string(tar_size_) + "\n" + TocJson(entries_, Digest());
+  if (learned.table.size() > limits::kTocSizeMax) {
+    return ResourceExhaustedError("its table of contents would have " + HumanBytes(learned.table.size()) + "; the limit is " + HumanBytes(limits::kTocSizeMax));
+  }
+  return learned;
+}
+
+Result<LayerIndex> ReadLearnedTable(std::string_view table) {
+  const size_t end = table.find('\n');
+  if (end == std::string_view::npos) return DataLossError("a learned table is cut short");
+  HR_ASSIGN_OR_RETURN(const uint64_t tar_size, ParseU64(table.substr(0, end)));
+  return ParseTocJson(table.substr(end + 1), tar_size, tar_size, TocDialect::kLearned);
+}
+
+}  // namespace headrace::format

@@ -1,0 +1,112 @@
+#include "fusefs/stream/decoding_source.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "fusefs/format/decompress.h"
+
+namespace headrace::stream {
+namespace {
+
+constexpr unsigned kThreads = 2;
+
+}  // namespace
+
+struct DecodingSource::Request {
+  uint64_t begin = 0;  // what must still come
+  uint64_t end = 0;
+  std::shared_ptr<registry::RangeSink> sink;
+};
+
+struct DecodingSource::Stream {
+  registry::BlobRef blob;
+  std::string key;
+  std::vector<Request> waiting;  // guarded by the source's mu_
+};
+
+DecodingSource::DecodingSource(registry::RangeSource& source, const BlobReaderOptions& options)
+    : source_(source), options_(options), pool_("redecode", kThreads) {}
+
+DecodingSource::~DecodingSource() { stopping_.store(true); }
+
+void DecodingSource::ReportWrongBytes(const registry::BlobRef& blob, uint64_t source) { source_.ReportWrongBytes(blob, source); }
+
+void DecodingSource::Fetch(const registry::BlobRef& blob, uint64_t offset, uint64_t size, std::shared_ptr<registry::RangeSink> sink) {
+  if (!blob.decoded) return source_.Fetch(blob, offset, size, std::move(sink));
+  std::shared_ptr<Stream> begun;
+  {
+    MutexLock lock(mu_);
+    const std::string key = blob.image_ref + "\n" + blob.digest.ToString();
+    std::shared_ptr<Stream>& stream = streams_[key];
+    if (!stream) {
+      stream = begun = std::make_shared<Stream>();
+      stream->blob = blob;
+      stream->blob.decoded = false;
+      stream->key = key;
+    }
+    stream->waiting.push_back({offset, offset + size, std::move(sink)});
+  }
+  if (begun) pool_.Post([this, begun] { Run(begun); });
+}
+
+void DecodingSource::TakeNew(Stream& stream, uint64_t position, std::vector<Request>& active) {
+  MutexLock lock(mu_);
+  std::erase_if(stream.waiting, [&](Request& request) {
+    if (request.begin < position) return false;
+    active.push_back(std::move(request));
+    return true;
+  });
+}
+
+void DecodingSource::Run(const std::shared_ptr<Stream>& stream) {
+  for (;;) {
+    {
+      MutexLock lock(mu_);
+      if (stream->waiting.empty()) {
+        streams_.erase(stream->key);
+        return;
+      }
+    }
+    std::vector<Request> active;
+    Status status = stopping_.load() ? CancelledError("headrace-fused stops") : ReadOnce(*stream, active);
+    if (!status.ok()) TakeNew(*stream, 0, active);  // they would fare no better now; their readers try again
+    for (const Request& request : active) request.sink->OnDone(status.ok() ? DataLossError("the layer ends before this range") : status);
+  }
+}
+
+// Serves what waits, as far as one reading of the blob goes; what stays in `active` was not served.
+Status DecodingSource::ReadOnce(Stream& stream, std::vector<Request>& active) {
+  uint64_t position = 0;
+  bool all_served = false;
+  TakeNew(stream, 0, active);
+  const auto pass_on = [&](std::span<const uint8_t> tar) -> Status {
+    TakeNew(stream, position, active);
+    const uint64_t end = position + tar.size();
+    for (Request& request : active) {
+      if (request.begin >= end) continue;
+      const uint64_t until = std::min(end, request.end);
+      const bool wanted = request.sink->OnData(tar.subspan(request.begin - position, until - request.begin));
+      request.begin = until;
+      if (!wanted || request.begin == request.end) {
+        request.sink->OnDone(wanted ? OkStatus() : CancelledError("nobody wants the range any more"));
+        request.sink = nullptr;
+      }
+    }
+    std::erase_if(active, [](const Request& request) { return request.sink == nullptr; });
+    position = end;
+    if (active.empty()) TakeNew(stream, position, active);
+    all_served = active.empty();
+    return all_served ? CancelledError("") : OkStatus();
+  };
+  auto decoder = format::Decompressor::Create(pass_on);
+  BlobReader reader(source_, stream.blob, options_, [this] { return stopping_.load(); });
+  for (;;) {
+    auto bytes = reader.Next();
+    if (!bytes.ok()) return bytes.status();
+    const Status status = bytes->empty() ? decoder->Finish() : decoder->Write(*bytes);
+    if (all_served || (status.ok() && bytes->empty())) return OkStatus();
+    HR_RETURN_IF_ERROR(status);
+  }
+}
+
+}  // namespace headrace::stream
