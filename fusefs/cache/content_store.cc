@@ -5,12 +5,14 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <filesystem>
 #include <new>
 #include <utility>
 
 #include "fusefs/base/file.h"
 #include "fusefs/base/little_endian.h"
 #include "fusefs/base/log.h"
+#include "fusefs/base/text.h"
 #include "fusefs/cache/map_format.h"
 #include "fusefs/cache/store_live.h"
 #include "fusefs/cache/store_shared.h"
@@ -25,6 +27,17 @@ Result<std::string> CurrentBootId() {
   while (!id.empty() && id.back() == '\n') id.pop_back();
   if (id.empty()) return InternalError("/proc/sys/kernel/random/boot_id is empty");
   return id;
+}
+
+// Names begin with the id of the process that writes the file; another process may use the directory now.
+void SweepStaged(const std::string& directory) {
+  std::error_code ignored;
+  for (const auto& entry : std::filesystem::directory_iterator(directory, ignored)) {
+    const std::string name = entry.path().filename();
+    const auto pid = ParseU64(std::string_view(name).substr(0, name.find('.')));
+    const bool alive = pid.ok() && *pid != static_cast<uint64_t>(::getpid()) && ::access(("/proc/" + std::to_string(*pid)).c_str(), F_OK) == 0;
+    if (!alive) ::unlink(entry.path().c_str());
+  }
 }
 
 }  // namespace
@@ -51,8 +64,8 @@ Result<std::unique_ptr<ContentStore>> ContentStore::Create(const StoreOptions& o
     return Status::FromErrno(errno, "cache directory " + options.root);
   }
   // What a process that was killed had staged.
-  HR_RETURN_IF_ERROR(RemoveAll(options.root + "/staged").Annotate("cache directory"));
   HR_RETURN_IF_ERROR(MakeDirs(options.root + "/staged").Annotate("cache directory"));
+  SweepStaged(options.root + "/staged");
   return std::unique_ptr<ContentStore>(new ContentStore(std::move(shared), options));  // NOLINT: private constructor
 }
 

@@ -59,6 +59,8 @@ TEST_F(DaemonControlTest, BadRequests) {
   EXPECT_CODE(Mount("5", "4", layer), StatusCode::kNotFound);
   auto request = Request("5", "", layer);
   request.mutable_layer()->set_toc("");
+  EXPECT_CODE(Mount(request), StatusCode::kUnavailable);  // its manifest is not there
+  request.mutable_layer()->set_manifest_digest("");
   EXPECT_CODE(Mount(request), StatusCode::kUnimplemented);
   request.mutable_layer()->set_toc("v2,whatever");
   EXPECT_CODE(Mount(request), StatusCode::kUnimplemented);
@@ -188,8 +190,8 @@ TEST_F(DaemonControlTest, RestartWithDamagedState) {
   ASSERT_OK(Mount("2", "", bad));
   ASSERT_OK(Mount("3", "2", good));
   Stop();
-  daemon::LayerRecord record{bad.digest, bad.location, "", 0};
-  const std::string toc = options.config.root + "/layers/" + record.Key() + "/toc";
+  const daemon::LayerAsk ask{bad.digest, bad.toc, "", ""};
+  const std::string toc = options.config.root + "/layers/" + ask.Key() + "/toc";
   auto bytes = ReadFile(toc, 1 << 20);
   ASSERT_OK(bytes);
   (*bytes)[bytes->size() / 2] = static_cast<char>((*bytes)[bytes->size() / 2] ^ 1);

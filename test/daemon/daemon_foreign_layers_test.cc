@@ -1,6 +1,7 @@
 // Layers that have no table of contents of ours: found in the manifest, read by zstd:chunked's or learned from the whole blob; what is verified, what is shared, what
 // survives a restart.
 #include <gtest/gtest.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <zlib.h>
 #include <zstd.h>
@@ -102,7 +103,8 @@ class DaemonForeignLayersTest : public DaemonFixture {
     return Path(parent);
   }
   std::string FormatOf(const ForeignLayer& layer) {
-    for (const auto& status : GetStatus().layers()) {
+    const control::StatusResponse answer = GetStatus();
+    for (const auto& status : answer.layers()) {
       if (status.blob_digest() == layer.digest.ToString()) return status.format();
     }
     return "";

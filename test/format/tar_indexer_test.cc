@@ -1,0 +1,171 @@
+// TarIndexer: the table of contents that is learned from a tar is the one that our writer would have made of it, and its contents come out on the way.
+#include "fusefs/format/tar_indexer.h"
+
+#include <gtest/gtest.h>
+
+#include "fusefs/format/bytes.h"
+#include "fusefs/format/layer_writer.h"
+#include "fusefs/format/tar_writer.h"
+#include "fusefs/format/toc.h"
+#include "test/format/layer_fixture.h"
+#include "test/support/matchers.h"
+#include "test/support/random_tree.h"
+#include "test/support/temp_dir.h"
+
+namespace headrace::format::test {
+namespace {
+
+class Collect : public ContentSink {
+ public:
+  Status BeginFile(uint64_t size) override {
+    open_.assign(size, '\0');
+    return fail_at_begin;
+  }
+  Status Content(uint64_t offset, std::span<const uint8_t> bytes) override {
+    EXPECT_LE(offset + bytes.size(), open_.size());
+    open_.replace(offset, bytes.size(), AsText(bytes));
+    return OkStatus();
+  }
+  Status EndFile(std::span<const Chunk> chunks) override {
+    uint64_t covered = 0;
+    for (const Chunk& chunk : chunks) {
+      EXPECT_EQ(chunk.file_offset, covered);
+      covered += chunk.size;
+    }
+    EXPECT_EQ(covered, open_.size());
+    contents.push_back(open_);
+    return OkStatus();
+  }
+  std::vector<std::string> contents;
+  Status fail_at_begin;
+
+ private:
+  std::string open_;
+};
+
+Result<TarIndexer::Learned> Learn(const std::string& tar, size_t piece, Collect& sink) {
+  TarIndexer indexer(sink);
+  for (size_t at = 0; at < tar.size(); at += piece) {
+    HR_RETURN_IF_ERROR(indexer.Write(AsBytes(tar).subspan(at, std::min(piece, tar.size() - at))));
+  }
+  return indexer.Finish();
+}
+
+// What the chunks of an entry say, read from the tar.
+std::string FromTar(const LayerIndex& index, const Entry& entry, const std::string& tar) {
+  std::string out;
+  for (uint32_t i = 0; i < entry.chunk_count; ++i) {
+    const Chunk& chunk = index.chunks[entry.first_chunk + i];
+    if (chunk.kind == ChunkKind::kZeros) {
+      out.append(chunk.size, '\0');
+      continue;
+    }
+    std::string bytes(chunk.size, '\0');
+    EXPECT_OK(DecodeChunk(chunk, AsBytes(tar).subspan(chunk.blob_offset, chunk.blob_size), {reinterpret_cast<uint8_t*>(bytes.data()), bytes.size()}));
+    out += bytes;
+  }
+  return out;
+}
+
+// Goal: entries and attributes are those that LayerWriter's table has, contents those of the tar, whatever the pieces.
+TEST(TarIndexerTest, LikeTheWriter) {
+  const uint64_t seed = headrace::test::TestSeed();
+  for (uint64_t round = 0; round < 8; ++round) {
+    SCOPED_TRACE("HEADRACE_TEST_SEED=" + std::to_string(seed + round));
+    for (const auto& layer : headrace::test::RandomLayers(seed + round, {.layers = 3, .entries_per_layer = 80, .file_bytes_max = 40'000})) {
+      auto tar = headrace::test::ToTar(layer);
+      ASSERT_OK(tar);
+      std::string blob;
+      auto writer = LayerWriter::Create({}, [&](std::span<const uint8_t> bytes) {
+        blob += AsText(bytes);
+        return OkStatus();
+      });
+      ASSERT_OK((*writer)->Write(AsBytes(*tar)));
+      auto summary = (*writer)->Finish();
+      ASSERT_OK(summary);
+      auto wanted = ReadToc(AsBytes(blob).subspan(summary->toc.offset, summary->toc.compressed_size), summary->toc);
+      ASSERT_OK(wanted);
+      for (size_t piece : {size_t{1000}, size_t{1} << 20}) {
+        Collect sink;
+        auto learned = Learn(*tar, piece, sink);
+        ASSERT_OK(learned);
+        EXPECT_EQ(learned->diff_id, summary->diff_id);
+        EXPECT_EQ(learned->tar_size, tar->size());
+        auto index = ReadLearnedTable(learned->table);
+        ASSERT_OK(index);
+        ASSERT_EQ(index->entries.size(), wanted->entries.size());
+        for (size_t i = 0; i < index->entries.size(); ++i) {
+          const Entry &a = index->entries[i], &b = wanted->entries[i];
+          EXPECT_EQ(a.name, b.name);
+          EXPECT_EQ(a.type, b.type);
+          EXPECT_EQ(a.link_target, b.link_target);
+          EXPECT_EQ(a.mode, b.mode);
+          EXPECT_EQ(a.uid, b.uid);
+          EXPECT_EQ(a.gid, b.gid);
+          EXPECT_EQ(a.mtime_s, b.mtime_s);
+          EXPECT_EQ(a.mtime_ns, b.mtime_ns);
+          EXPECT_EQ(a.size, b.size);
+          EXPECT_EQ(a.xattrs, b.xattrs);
+          if (!a.file_digest.empty()) {
+            EXPECT_EQ(Digest::Of(FromTar(*index, a, *tar)), a.file_digest);
+          }
+        }
+      }
+    }
+  }
+}
+
+// Goal: large files are cut at multiples of 4 MiB; each chunk has its digest.
+TEST(TarIndexerTest, LargeFiles) {
+  std::mt19937_64 random(headrace::test::TestSeed());
+  const std::string big = RandomWeights(random, (9u << 20) + 123);
+  auto tar = headrace::test::ToTar({headrace::test::File("small", "s"), headrace::test::File("big", big)});
+  ASSERT_OK(tar);
+  Collect sink;
+  auto learned = Learn(*tar, 100'000, sink);
+  ASSERT_OK(learned);
+  ASSERT_EQ(sink.contents.size(), 2u);
+  EXPECT_EQ(sink.contents[1], big);
+  auto index = ReadLearnedTable(learned->table);
+  ASSERT_OK(index);
+  const Entry& entry = index->entries[1];
+  ASSERT_EQ(entry.chunk_count, 3u);
+  EXPECT_EQ(index->chunks[entry.first_chunk + 1].file_offset, 4u << 20);
+  EXPECT_EQ(index->chunks[entry.first_chunk + 2].size, (1u << 20) + 123);
+  EXPECT_EQ(FromTar(*index, entry, *tar), big);
+}
+
+// Goal: a sparse file's holes are zeros chunks, also at its end; what is cut short or no tar is an error; an error of the sink comes back.
+TEST(TarIndexerTest, SparseAndBroken) {
+  headrace::test::TempDir dir;
+  ASSERT_OK(Shell("cd " + dir.path() + " && truncate -s 300000 s && printf data | dd of=s bs=1 seek=100000 conv=notrunc status=none"));
+  for (const char* format : {"--format=gnu", "--format=posix --sparse-version=0.1", "--format=posix --sparse-version=1.0"}) {
+    auto sparse = Shell("cd " + dir.path() + " && tar --sparse " + format + " -cf - s");
+    ASSERT_OK(sparse);
+    Collect sink;
+    auto learned = Learn(*sparse, 512, sink);
+    ASSERT_OK(learned);
+    auto index = ReadLearnedTable(learned->table);
+    ASSERT_OK(index);
+    ASSERT_EQ(index->entries.size(), 1u);
+    ASSERT_EQ(sink.contents.size(), 1u);
+    EXPECT_EQ(sink.contents[0].size(), 300'000u);
+    EXPECT_EQ(sink.contents[0].substr(100'000, 4), "data");
+    EXPECT_EQ(FromTar(*index, index->entries[0], *sparse), sink.contents[0]);
+    EXPECT_GE(index->entries[0].chunk_count, 3u) << format;
+  }
+  auto tar = headrace::test::ToTar({headrace::test::File("f", std::string(2000, 'f'))});
+  for (size_t n : {size_t{100}, size_t{513}, size_t{1500}}) {
+    Collect other;
+    EXPECT_CODE(Learn(tar->substr(0, n), 100, other), StatusCode::kInvalidArgument);
+  }
+  Collect failing;
+  failing.fail_at_begin = UnavailableError("disk");
+  EXPECT_CODE(Learn(*tar, 100, failing), StatusCode::kUnavailable);
+  EXPECT_FALSE(ReadLearnedTable("").ok());
+  EXPECT_FALSE(ReadLearnedTable("123\n{").ok());
+  EXPECT_FALSE(ReadLearnedTable("x\n{\"version\":1,\"entries\":[]}").ok());
+}
+
+}  // namespace
+}  // namespace headrace::format::test
