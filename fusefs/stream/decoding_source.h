@@ -3,8 +3,8 @@
 //
 // For layers that were learned (learn_layer.h) and of which the cache lost something. There is no place to enter such a stream but its start: one reading of the blob
 // serves all ranges that lie ahead of it, those behind it wait for the next one. Slow, rare, and right: chunks are verified by their digests as always.
-// Threads: Fetch never blocks; sinks of decoded ranges are called on a thread of its own ("redecode-N", two blobs at a time). The source outlives this object; the destructor ends what is under way with
-// Cancelled.
+// Threads: Fetch never blocks; sinks of decoded ranges are called on a thread of its own ("redecode-N", two blobs at a time). The source outlives
+// this object; the destructor ends what is under way with Cancelled.
 #ifndef HEADRACE_FUSEFS_STREAM_DECODING_SOURCE_H_
 #define HEADRACE_FUSEFS_STREAM_DECODING_SOURCE_H_
 

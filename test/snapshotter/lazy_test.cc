@@ -201,13 +201,13 @@ TEST_F(LazyTest, FallsBack) {
 TEST_F(LazyTest, MissingLabels) {
   int n = 0;
   for (const char* missing :
-       {"containerd.io/snapshot.ref", "containerd.io/snapshot/headrace.toc",
-        "containerd.io/snapshot/cri.image-ref", "containerd.io/snapshot/cri.layer-digest"}) {
+       {"containerd.io/snapshot.ref", "containerd.io/snapshot/cri.image-ref",
+        "containerd.io/snapshot/cri.layer-digest"}) {
     Labels labels = LazyLabels("chain1");
     labels.erase(missing);
     EXPECT_OK(Prepare("key" + std::to_string(++n), "", labels));
   }
-  // The manifest digest is for messages only.
+  // With a table of contents in the labels the manifest is not needed.
   Labels labels = LazyLabels("chain1");
   labels.erase("containerd.io/snapshot/cri.manifest-digest");
   EXPECT_CODE(Prepare("key", "", labels), StatusCode::kAlreadyExists);
