@@ -26,7 +26,7 @@
   X(Fused, "stream", range_max, Size, "8MiB", "64KiB", "64MiB", "Compressed bytes that one GET asks for at most.")               \
   X(Fused, "stream", inflight_max, Size, "0", "0", "64GiB", "Memory for chunks on their way, compressed and decoded; 0 = a sixteenth of the memory, 256 MiB to 1 GiB.") \
   X(Fused, "stream", fill_rate, Size, "64MiB", "0", "1TiB", "Compressed bytes a second of the rest of an image, once a large file of it is read; 0 = none of it.") \
-  X(Fused, "layers", without_table, Text, "stream", "", "", "Layers that have no table of contents (plain tar, gzip, zstd): stream = read whole once, served when verified; leave = unpacked by containerd.")
+  X(Fused, "layers", without_table, Text, "stream", "", "", "Layers that have no table of contents (plain tar, gzip, zstd): stream = read once, served when verified; leave = unpacked by containerd.")
 
 #define HEADRACE_SNAPSHOTTER_PARAMS(X)                                                                                          \
   X(Snapshotter, "snapshotter", root, Text, "/var/lib/headrace/snapshotter", "", "", "Directory of the metadata and of the upper directories. Report its file system to containerd as exports.root.") \
