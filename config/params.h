@@ -19,6 +19,7 @@
   X(Fused, "fused", small_file, Size, "4MiB", "0", "64MiB", "Files up to this size are fetched whole at their first open and live in the page cache.") \
   X(Fused, "registry", docker_config, Text, "", "", "", "docker's config.json with credentials; empty = $DOCKER_CONFIG/config.json or ~/.docker/config.json if there is one.") \
   X(Fused, "registry", plain_http, TextList, "", "", "", "Registries (host[:port]) that are spoken to without TLS. localhost always is.") \
+  X(Fused, "registry", config_path, Text, "", "", "", "Directories with hosts.toml files, as in containerd's configuration (\"/etc/containerd/certs.d\"); several with ':' between them.") \
   X(Fused, "registry", connections, Count, "64", "2", "512", "Connections to one registry host at most; so many as help are used.")    \
   X(Fused, "registry", connect_timeout, Duration, "10s", "100ms", "5m", "Time to connect before an attempt counts as failed.")   \
   X(Fused, "registry", stall_timeout, Duration, "30s", "1s", "10m", "Time without a byte before an attempt counts as failed.")   \

@@ -15,6 +15,9 @@ namespace headrace {
   X(wire_bytes, "headrace_wire_bytes_total", "counter", "body bytes received from registries")                     \
   X(wire_requests, "headrace_wire_requests_total", "counter", "HTTP requests sent to registries")                   \
   X(wire_retries, "headrace_wire_retries_total", "counter", "fetches tried again after a failure")                  \
+  X(mirror_requests, "headrace_mirror_requests_total", "counter", "requests to mirrors of hosts.toml files")                  \
+  X(mirror_failures, "headrace_mirror_failures_total", "counter", "requests to mirrors that failed; the mirror rests then")   \
+  X(mirror_wrong_bytes, "headrace_mirror_wrong_bytes_total", "counter", "mirrors left for good because they gave wrong bytes") \
   X(wire_errors, "headrace_wire_errors_total", "counter", "fetches given up after their deadline")                  \
   X(ranges_demand, "headrace_ranges_demand_total", "counter", "ranges asked for because somebody reads them")           \
   X(ranges_read_ahead, "headrace_ranges_read_ahead_total", "counter", "ranges asked for ahead of readers")             \

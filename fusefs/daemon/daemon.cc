@@ -105,6 +105,7 @@ Status DaemonImpl::BuildDataPath() {
   registry::ClientOptions client;
   client.docker_config_path = config_.docker_config;
   client.plain_http_hosts = config_.plain_http;
+  client.hosts_dir = config_.config_path;
   client.connect_timeout = Milliseconds(config_.connect_timeout);
   client.stall_timeout = Milliseconds(config_.stall_timeout);
   client.request_deadline = toc_deadline_;

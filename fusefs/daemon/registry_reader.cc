@@ -8,9 +8,7 @@ namespace headrace::daemon {
 
 Result<std::string> ClientReader::Range(const registry::BlobRef& blob, uint64_t offset, uint64_t size, const Check& check) {
   HR_ASSIGN_OR_RETURN(registry::Reference reference, registry::Reference::Parse(blob.image_ref));
-  HR_ASSIGN_OR_RETURN(std::string bytes, client_.GetBlobRange(reference, blob.digest, offset, size));
-  if (check) HR_RETURN_IF_ERROR(check(bytes));
-  return bytes;
+  return client_.GetBlobRange(reference, blob.digest, offset, size, check);
 }
 
 Result<std::string> ClientReader::Manifest(const std::string& image_ref, const Digest& digest) {

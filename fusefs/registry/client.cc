@@ -4,6 +4,7 @@
 #include <limits>
 #include <nlohmann/json.hpp>
 
+#include "fusefs/base/log.h"
 #include "fusefs/base/text.h"
 #include "fusefs/registry/client_impl.h"
 #include "fusefs/registry/limits.h"
@@ -51,6 +52,7 @@ class RangeHandler : public ExchangeHandler {
   RangeHandler(uint64_t offset, uint64_t size, std::shared_ptr<RangeSink> sink)
       : offset_(offset), size_(size), sink_(std::move(sink)) {}
 
+  void OnSource(uint64_t source) override { sink_->OnSource(source); }
   Status OnAnswer(const HttpHead& head) override { return CheckRangeAnswer(head, offset_, size_); }
   HttpHandler::Flow OnBody(std::span<const uint8_t> data) override {
     if (data.size() > size_ - delivered_) {
@@ -131,9 +133,10 @@ ClientImpl::ClientImpl(const ClientOptions& options, Metrics& metrics, std::uniq
     : options_(options),
       metrics_(metrics),
       credentials_(options.docker_config_path),
+      hosts_(options.hosts_dir),
       engine_(std::move(engine)),
       authenticator_(*engine_, credentials_),
-      context_{engine_.get(), &authenticator_, &redirects_, options.plain_http_hosts} {}
+      context_{engine_.get(), &authenticator_, &redirects_, &mirrors_, &metrics_, options.plain_http_hosts} {}
 
 ClientImpl::~ClientImpl() {
   gate_.Close();
@@ -145,7 +148,7 @@ std::string ClientImpl::Prefix(const Reference& ref) const {
 }
 
 ExchangeRequest ClientImpl::NewRequest(const Reference& ref, const std::string& method, const std::string& path,
-                                       const std::string& what) const {
+                                       const std::string& what) {
   std::string host = ref.api_host();
   std::transform(host.begin(), host.end(), host.begin(),
                  [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; });
@@ -153,15 +156,27 @@ ExchangeRequest ClientImpl::NewRequest(const Reference& ref, const std::string& 
   request.method = method;
   request.auth.host = ref.host;
   request.auth.repository = ref.repository;
-  request.auth.plain_http = context_.PlainHttp(host);
-  request.url = {request.auth.plain_http ? "http" : "https", host, "/v2/" + ref.repository + path};
+  request.path = "/" + ref.repository + path;
+  request.endpoints = hosts_.Find(ref.host);
+  if (const Endpoint* configured = request.endpoints->registry.get()) {
+    request.url = configured->base;
+    request.url.target += request.path;
+    if (request.url.scheme == "https" && context_.PlainHttp(request.url.host) && configured->tls == nullptr && request.url.host == host) {
+      request.url.scheme = "http";  // plain_http and hosts.toml that says nothing of it
+    }
+    request.auth.plain_http = request.url.scheme == "http";
+  } else {
+    request.auth.plain_http = context_.PlainHttp(host);
+    request.url = {request.auth.plain_http ? "http" : "https", host, "/v2" + request.path};
+  }
   request.what = Prefix(ref) + ": " + what;
   request.headers = {"Accept-Encoding: identity"};
   return request;
 }
 
-ExchangeRequest ClientImpl::NewBlobRequest(const Reference& ref, const Digest& digest, const std::string& method) const {
+ExchangeRequest ClientImpl::NewBlobRequest(const Reference& ref, const Digest& digest, const std::string& method) {
   ExchangeRequest request = NewRequest(ref, method, "/blobs/" + digest.ToString(), "blob " + digest.ToString());
+  request.mirrors = ExchangeRequest::Mirrors::kPull;
   if (method == "GET") {
     request.bulk = true;
     request.redirect_key = ref.host + "/" + ref.repository + "@" + digest.ToString();
@@ -227,6 +242,7 @@ Result<ManifestResponse> ClientImpl::GetManifest(const Reference& ref) {
   HR_RETURN_IF_ERROR(WithRetries(INT32_MAX, [&](Attempt& attempt) {
     ExchangeRequest request = NewRequest(ref, "GET", "/manifests/" + ref.manifest_key(), "manifest " + ref.manifest_key());
     request.headers.push_back(kManifestTypes);
+    request.mirrors = ref.digest ? ExchangeRequest::Mirrors::kPull : ExchangeRequest::Mirrors::kResolve;
     const std::string what = request.what;
     auto answer = std::make_shared<Collector>(kManifestBytesMax);
     ExchangeResult result = Run(std::move(request), answer, attempt);
@@ -234,6 +250,7 @@ Result<ManifestResponse> ClientImpl::GetManifest(const Reference& ref) {
     manifest.digest = Digest::Of(answer->body());
     if (ref.digest && *ref.digest != manifest.digest) {
       // May be a fault on the way: worth another try, and refused at the end.
+      if (result.source != 0) MirrorIsWrong(result.source, what);
       result.status = UnavailableError(what + ": the bytes that came have digest " + manifest.digest.ToString());
       return result;
     }
@@ -251,6 +268,7 @@ Result<uint64_t> ClientImpl::StatBlobFor(const Reference& ref, const Digest& dig
   HR_RETURN_IF_ERROR(WithRetries(INT32_MAX, [&](Attempt& attempt) {
     ExchangeRequest request = NewBlobRequest(ref, digest, "HEAD");
     request.auth.actions = actions;
+    if (actions != "pull") request.mirrors = ExchangeRequest::Mirrors::kNone;  // a push asks what the registry itself has
     const std::string what = request.what;
     auto answer = std::make_shared<Collector>(0);
     ExchangeResult result = Run(std::move(request), answer, attempt);
@@ -262,7 +280,18 @@ Result<uint64_t> ClientImpl::StatBlobFor(const Reference& ref, const Digest& dig
   return size;
 }
 
-Result<std::string> ClientImpl::GetBlobRange(const Reference& ref, const Digest& digest, uint64_t offset, uint64_t size) {
+void ClientImpl::MirrorIsWrong(uint64_t source, const std::string& what) {
+  Metrics::Add(metrics_.mirror_wrong_bytes);
+  log::Error("a mirror gave wrong bytes and is not asked again mirror={} what=\"{}\"", source, what);
+  engine_->Post([this, source] { mirrors_.Wrong(source); });
+}
+
+void ClientImpl::ReportWrongBytes(const BlobRef& blob, uint64_t source) {
+  if (source != 0) MirrorIsWrong(source, "blob " + blob.digest.ToString() + " of " + blob.image_ref);
+}
+
+Result<std::string> ClientImpl::GetBlobRange(const Reference& ref, const Digest& digest, uint64_t offset, uint64_t size,
+                                             const BytesCheck& check_bytes) {
   if (size > std::numeric_limits<uint64_t>::max() - offset) {
     return InvalidArgumentError(Prefix(ref) + ": blob " + digest.ToString() + ": range beyond 2^64");
   }
@@ -280,6 +309,12 @@ Result<std::string> ClientImpl::GetBlobRange(const Reference& ref, const Digest&
       result.status = UnavailableError(what + ": the answer ended after " + std::to_string(answer->body().size()) + " bytes");
     }
     bytes = std::move(answer->body());
+    if (!result.status.ok() || !check_bytes) return result;
+    result.status = check_bytes(bytes).Annotate(what);
+    if (!result.status.ok() && result.source != 0) {
+      MirrorIsWrong(result.source, what);
+      result.status = UnavailableError(result.status.message());  // the next attempt asks others
+    }
     return result;
   }));
   return bytes;
@@ -313,6 +348,7 @@ ExchangeResult ClientImpl::DownloadOnce(const Reference& ref, const Digest& dige
     }
   });
   if (!sink_status.ok()) result.status = sink_status;
+  if (result.source != 0) attempt.source = result.source;
   return result;
 }
 
@@ -328,8 +364,10 @@ Status ClientImpl::GetBlob(const Reference& ref, const Digest& digest,
     return status;
   };
   Status sink_status;
+  uint64_t mirror = 0;
   Status status = WithRetries(INT32_MAX, [&](Attempt& attempt) {
     ExchangeResult result = DownloadOnce(ref, digest, offset, watched, attempt);
+    if (attempt.source != 0) mirror = attempt.source;
     if (!sink_failed) return result;
     sink_status = result.status;  // the caller's own, whatever its code: no reason for another try
     result.status = CancelledError("the receiver stopped");
@@ -340,6 +378,7 @@ Status ClientImpl::GetBlob(const Reference& ref, const Digest& digest,
   if (by == Verified::kByCaller) return OkStatus();
   Digest found = hasher.Finish();
   if (found != digest) {
+    if (mirror != 0) MirrorIsWrong(mirror, "blob " + digest.ToString());
     return DataLossError(Prefix(ref) + ": blob " + digest.ToString() + ": the " + std::to_string(offset) +
                          " bytes that came have digest " + found.ToString());
   }

@@ -3,6 +3,7 @@
 // Ownership: one Client for a process; it owns one network thread (libcurl multi) and is thread-safe. Methods named ...Blocking below
 // (all but Fetch) block the caller until done, failed or `deadline`; never call them from a FUSE thread.
 // Credentials: docker's config.json (auths, base64 "auth" and identitytoken; credHelpers/credsStore are refused with a message that says so).
+// Mirrors, authorities, client certificates and headers: containerd's hosts.toml (hosts_dir.h); pushes go to the registry itself.
 // https with the system's certificate authorities; plain http for localhost, 127.0.0.0/8, ::1 and hosts listed in plain_http_hosts.
 // Errors name the registry, the repository and what was asked; secrets never appear in them.
 // Limits: manifests 4 MiB, token answers 1 MiB, 10 redirects, retries with jitter within the deadline (blocking methods only); limits.h.
@@ -30,6 +31,7 @@ namespace headrace::registry {
 struct ClientOptions {
   std::string docker_config_path;             // "" = no credentials
   std::vector<std::string> plain_http_hosts;  // "host[:port]" spoken to without TLS
+  std::string hosts_dir;                      // containerd's config_path: directories with hosts.toml files (hosts_dir.h); "" = none
   std::string user_agent = "headrace/" HEADRACE_VERSION;
   std::chrono::milliseconds connect_timeout{10'000};
   std::chrono::milliseconds stall_timeout{30'000};    // fewer than stall_bytes_min for so long ends an attempt
@@ -56,8 +58,12 @@ class Client : public RangeSource {
   // digest of its own for the content.
   virtual Status GetBlob(const Reference& ref, const Digest& digest,
                          const std::function<Status(std::span<const uint8_t>)>& sink, Verified by = Verified::kHere) = 0;
-  // A piece of a blob, unverified (the caller checks).
-  virtual Result<std::string> GetBlobRange(const Reference& ref, const Digest& digest, uint64_t offset, uint64_t size) = 0;
+  // Says whether bytes are what they should be.
+  using BytesCheck = std::function<Status(std::string_view bytes)>;
+  // A piece of a blob. With `check` only bytes that pass it come back: a mirror whose bytes fail is not asked again and another one is; of the registry
+  // itself the check's error is the answer. Without it they are unverified (the caller checks).
+  virtual Result<std::string> GetBlobRange(const Reference& ref, const Digest& digest, uint64_t offset, uint64_t size,
+                                           const BytesCheck& check = {}) = 0;
   // Size if the registry has the blob, NotFound if not.
   virtual Result<uint64_t> StatBlob(const Reference& ref, const Digest& digest) = 0;
   // Uploads a file as a blob unless the registry has it. `progress` gets bytes sent since the last call.

@@ -11,6 +11,7 @@
 #include "fusefs/registry/client.h"
 #include "fusefs/registry/docker_config.h"
 #include "fusefs/registry/exchange.h"
+#include "fusefs/registry/hosts_dir.h"
 
 namespace headrace::registry {
 
@@ -26,7 +27,9 @@ class ClientImpl : public Client {
   Result<ManifestResponse> GetManifest(const Reference& ref) override;
   Status GetBlob(const Reference& ref, const Digest& digest,
                  const std::function<Status(std::span<const uint8_t>)>& sink, Verified by) override;
-  Result<std::string> GetBlobRange(const Reference& ref, const Digest& digest, uint64_t offset, uint64_t size) override;
+  Result<std::string> GetBlobRange(const Reference& ref, const Digest& digest, uint64_t offset, uint64_t size,
+                                   const BytesCheck& check) override;
+  void ReportWrongBytes(const BlobRef& blob, uint64_t source) override;
   Result<uint64_t> StatBlob(const Reference& ref, const Digest& digest) override;
   Status PushBlobFile(const Reference& ref, const Digest& digest, const std::string& path,
                       const std::function<void(uint64_t)>& progress) override;
@@ -38,13 +41,15 @@ class ClientImpl : public Client {
   // One attempt of a blocking call.
   struct Attempt {
     Deadline deadline;
+    uint64_t source = 0;    // the mirror that the last bytes are from
     bool progress = false;  // bytes that need not be moved again were moved: the deadline starts anew
   };
   struct Upload;
 
+  void MirrorIsWrong(uint64_t source, const std::string& what);
   ExchangeRequest NewRequest(const Reference& ref, const std::string& method, const std::string& path,
-                             const std::string& what) const;
-  ExchangeRequest NewBlobRequest(const Reference& ref, const Digest& digest, const std::string& method) const;
+                             const std::string& what);
+  ExchangeRequest NewBlobRequest(const Reference& ref, const Digest& digest, const std::string& method);
   std::string Prefix(const Reference& ref) const;
   std::chrono::milliseconds request_deadline() const { return options_.request_deadline; }
 
@@ -63,9 +68,11 @@ class ClientImpl : public Client {
   const ClientOptions options_;
   Metrics& metrics_;
   CredentialStore credentials_;
+  HostsDir hosts_;
   std::unique_ptr<HttpEngine> engine_;
   Authenticator authenticator_;
   RedirectCache redirects_;
+  MirrorHealth mirrors_;
   ExchangeContext context_;
   CallGate gate_;
 };

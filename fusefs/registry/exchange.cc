@@ -58,6 +58,27 @@ void RedirectCache::Store(const std::string& key, const Url& url) {
   entries_[key] = {url, Clock::now() + kRedirectLifetime};
 }
 
+bool MirrorHealth::Usable(uint64_t id, const std::string& key) {
+  if (wrong_.contains(id)) return false;
+  const auto now = Clock::now();
+  if (auto resting = resting_.find(id); resting != resting_.end()) {
+    if (now < resting->second) return false;
+    resting_.erase(resting);
+  }
+  if (auto lacking = lacking_.find({id, key}); lacking != lacking_.end()) {
+    if (now < lacking->second) return false;
+    lacking_.erase(lacking);
+  }
+  return true;
+}
+
+void MirrorHealth::Failed(uint64_t id) { resting_[id] = Clock::now() + kMirrorRest; }
+
+void MirrorHealth::Lacks(uint64_t id, const std::string& key) {
+  if (lacking_.size() >= kMirrorLacksMax) lacking_.clear();  // costs one answer 404 each
+  lacking_[{id, key}] = Clock::now() + kMirrorRest;
+}
+
 bool ExchangeContext::PlainHttp(std::string_view host) const {
   const std::string_view name = host.substr(0, host.rfind(':'));
   return IsLoopbackHost(host) || std::any_of(plain_http_hosts.begin(), plain_http_hosts.end(), [&](const std::string& listed) {
@@ -133,16 +154,72 @@ void Exchange::Resume() {
 }
 
 void Exchange::Begin() {
-  url_ = request_.target.value_or(request_.url);
+  const auto may = [this](const Endpoint& mirror) {
+    if (request_.mirrors == ExchangeRequest::Mirrors::kNone) return false;
+    const bool able = request_.mirrors == ExchangeRequest::Mirrors::kResolve ? mirror.resolve : mirror.pull;
+    return able && context_.mirrors->Usable(mirror.id, request_.path);
+  };
+  if (request_.endpoints) {
+    for (const auto& mirror : request_.endpoints->mirrors) {
+      if (may(*mirror)) mirrors_.push_back(mirror);
+    }
+  }
+  BeginEndpoint();
+}
+
+const Endpoint* Exchange::endpoint() const {
+  if (AtMirror()) return mirrors_[place_].get();
+  return request_.endpoints ? request_.endpoints->registry.get() : nullptr;
+}
+
+void Exchange::BeginEndpoint() {
+  home_ = request_.url;
+  auth_ = request_.auth;
+  redirect_key_ = request_.redirect_key;
+  if (AtMirror()) {
+    const Endpoint& mirror = *mirrors_[place_];
+    home_ = mirror.base;
+    home_.target += request_.path;
+    if (!mirror.ns.empty()) home_.target += (home_.target.find('?') == std::string::npos ? "?ns=" : "&ns=") + PercentEncode(mirror.ns);
+    auth_.host = mirror.base.host;  // credentials are looked up by the mirror's own name
+    auth_.plain_http = mirror.base.scheme == "http";
+    if (!redirect_key_.empty()) redirect_key_ += "\n" + std::to_string(mirror.id);
+    Metrics::Add(context_.metrics->mirror_requests);
+  }
+  url_ = request_.target.value_or(home_);
   from_cache_ = false;
-  if (!request_.redirect_key.empty()) {
-    if (std::optional<Url> cached = context_.redirects->Find(request_.redirect_key)) {
+  redirects_ = 0;
+  redirect_renewed_ = authorization_renewed_ = false;
+  refused_ = {};
+  BeginAtRedirect();
+}
+
+void Exchange::BeginAtRedirect() {
+  if (!redirect_key_.empty()) {
+    if (std::optional<Url> cached = context_.redirects->Find(redirect_key_)) {
       url_ = std::move(*cached);
       from_cache_ = true;
     }
   }
-  authorization_ = context_.authenticator->Cached(request_.auth);
+  authorization_ = context_.authenticator->Cached(auth_);
   Send();
+}
+
+bool Exchange::NextEndpoint(const Status& status) {
+  if (!AtMirror() || cancelled_ || status.code() == StatusCode::kCancelled) return false;
+  const Endpoint& mirror = *mirrors_[place_];
+  const bool lacks = head_.status == 404 && !delivered_;
+  if (lacks) {
+    context_.mirrors->Lacks(mirror.id, request_.path);
+  } else {
+    Metrics::Add(context_.metrics->mirror_failures);
+    context_.mirrors->Failed(mirror.id);
+  }
+  if (delivered_) return false;  // its receiver has some of it already: the next attempt asks others
+  if (troubles_.size() < 1000) troubles_ += (troubles_.empty() ? "" : "; ") + CleanText(mirror.base.host, 100) + ": " + status.message();
+  ++place_;
+  BeginEndpoint();
+  return true;
 }
 
 void Exchange::Send() {
@@ -152,7 +229,12 @@ void Exchange::Send() {
   http.url = url_;
   http.headers = request_.headers;
   http.bulk = request_.bulk;
-  if (AtRegistry() && !authorization_.empty()) http.headers.push_back("Authorization: " + authorization_);
+  if (const Endpoint* at = endpoint(); at != nullptr && AtHome()) {
+    http.headers.insert(http.headers.end(), at->headers.begin(), at->headers.end());
+    http.tls = at->tls;
+    http.connect_timeout = at->connect_timeout;
+  }
+  if (AtHome() && !authorization_.empty()) http.headers.push_back("Authorization: " + authorization_);
   if (request_.body) http.upload_bytes = request_.body->size();
   if (request_.stream_bytes) http.upload_bytes = request_.stream_bytes;
   body_sent_ = 0;
@@ -166,7 +248,7 @@ void Exchange::Send() {
 Exchange::Mode Exchange::Classify(const HttpHead& head) {
   if (head.status >= 200 && head.status < 300) return Mode::kDeliver;
   if (from_cache_ && IsExpired(head.status) && !redirect_renewed_) return Mode::kRenewRedirect;
-  if (head.status == 401 && AtRegistry() && !authorization_renewed_) return Mode::kRenewAuthorization;
+  if (head.status == 401 && AtHome() && !authorization_renewed_) return Mode::kRenewAuthorization;
   if (IsRedirect(head.status) && request_.follow_redirects) return Mode::kRedirect;
   return Mode::kError;
 }
@@ -178,12 +260,16 @@ HttpHandler::Flow Exchange::OnHead(const HttpHead& head) {
     enough_ = head.content_length.value_or(0) > kErrorBodyBytesMax;
     return enough_ ? Flow::kStop : Flow::kContinue;
   }
+  handler_->OnSource(AtMirror() ? mirrors_[place_]->id : 0);
   refused_ = handler_->OnAnswer(head);
   return refused_.ok() ? Flow::kContinue : Flow::kStop;
 }
 
 HttpHandler::Flow Exchange::OnBody(std::span<const uint8_t> data) {
-  if (mode_ == Mode::kDeliver) return handler_->OnBody(data);
+  if (mode_ == Mode::kDeliver) {
+    delivered_ = true;
+    return handler_->OnBody(data);
+  }
   if (error_body_.size() + data.size() > kErrorBodyBytesMax) {
     enough_ = true;
     return Flow::kStop;
@@ -214,8 +300,10 @@ void Exchange::OnDone(Status status) {
       return RenewAuthorization();
     case Mode::kRenewRedirect:
       redirect_renewed_ = true;
-      context_.redirects->Drop(request_.redirect_key);
-      return Begin();
+      context_.redirects->Drop(redirect_key_);
+      url_ = request_.target.value_or(home_);
+      from_cache_ = false;
+      return BeginAtRedirect();
     case Mode::kError:
     case Mode::kDeliver:
       return Finish(HttpError());
@@ -233,7 +321,7 @@ void Exchange::FollowRedirect() {
   }
   url_ = std::move(*target);
   from_cache_ = false;
-  if (!request_.redirect_key.empty()) context_.redirects->Store(request_.redirect_key, url_);
+  if (!redirect_key_.empty()) context_.redirects->Store(redirect_key_, url_);
   Send();
 }
 
@@ -250,7 +338,7 @@ void Exchange::RenewAuthorization() {
     self->authorization_ = std::move(*authorization);
     self->Send();
   };
-  context_.authenticator->Authorize(request_.auth, head_.FindAll("www-authenticate"), authorization_, std::move(done));
+  context_.authenticator->Authorize(auth_, head_.FindAll("www-authenticate"), authorization_, std::move(done));
 }
 
 Status Exchange::HttpError() const {
@@ -265,13 +353,20 @@ Status Exchange::HttpError() const {
 
 void Exchange::Finish(Status status) {
   if (handler_ == nullptr) return;
+  const bool elsewhere = !url_.host.empty() && !AtHome();
+  if (elsewhere && !status.ok()) context_.redirects->Drop(redirect_key_);
+  if (!status.ok() && NextEndpoint(status)) return;
   ExchangeResult result;
   result.http_status = head_.status;
   result.retry_after = ParseRetryAfter(head_);
-  const bool elsewhere = !url_.host.empty() && !AtRegistry();
-  if (elsewhere && !status.ok()) context_.redirects->Drop(request_.redirect_key);
-  const std::string where = elsewhere ? request_.what + ": redirected to " + CleanText(url_.host, 100) : request_.what;
+  result.source = AtMirror() ? mirrors_[place_]->id : 0;
+  std::string where = request_.what;
+  if (AtMirror()) where += ": mirror " + CleanText(home_.host, 100);
+  if (elsewhere) where += ": redirected to " + CleanText(url_.host, 100);
   result.status = status.Annotate(where);
+  std::string more = troubles_.empty() ? "" : " (mirrors before it failed: " + troubles_ + ")";
+  if (request_.endpoints && !request_.endpoints->note.empty()) more += " (" + request_.endpoints->note + ")";
+  if (!status.ok() && !more.empty()) result.status = Status(result.status.code(), result.status.message() + more);
   std::shared_ptr<ExchangeHandler> handler = std::move(handler_);
   handler->OnDone(std::move(result));
 }

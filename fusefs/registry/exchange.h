@@ -1,6 +1,6 @@
 // Exchange: one request to a registry, with authentication and redirects followed: what a caller of a registry means by "one attempt".
 //
-// A 401 of the registry renews the authorization once; redirects are followed (10 at most), credentials go to the registry's own origin
+// Mirrors (hosts_dir.h) are asked first, in order; one that fails before it has delivered anything is left for the next one, and rests. A 401 renews the authorization once; redirects are followed (10 at most), credentials go to the registry's own origin
 // only; the target of a blob's redirect is remembered for a minute and asked for again when it is refused. Other failures end it; retries
 // over time are the caller's (retry.h).
 // Threads: Start from any thread; all else, handlers included, on the network thread; nothing blocks.
@@ -11,11 +11,13 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "fusefs/base/status.h"
 #include "fusefs/registry/authenticator.h"
+#include "fusefs/registry/hosts_dir.h"
 #include "fusefs/registry/http_engine.h"
 #include "fusefs/registry/url.h"
 
@@ -36,20 +38,44 @@ class RedirectCache {
   std::map<std::string, Entry> entries_;
 };
 
+// Which mirrors are worth asking. Network thread only.
+class MirrorHealth {
+ public:
+  // `key`: what is asked for, such as a blob.
+  bool Usable(uint64_t id, const std::string& key);
+  void Failed(uint64_t id);                         // rests for a while
+  void Lacks(uint64_t id, const std::string& key);  // is not asked for this for a while
+  void Wrong(uint64_t id) { wrong_.insert(id); }    // is never asked again
+
+ private:
+  using TimePoint = std::chrono::steady_clock::time_point;
+  std::map<uint64_t, TimePoint> resting_;
+  std::map<std::pair<uint64_t, std::string>, TimePoint> lacking_;
+  std::set<uint64_t> wrong_;
+};
+
 // What all exchanges of a client share; outlives the engine's last call of a handler.
 struct ExchangeContext {
   HttpEngine* engine = nullptr;
   Authenticator* authenticator = nullptr;
   RedirectCache* redirects = nullptr;
+  MirrorHealth* mirrors = nullptr;
+  Metrics* metrics = nullptr;
   std::vector<std::string> plain_http_hosts;
 
   bool PlainHttp(std::string_view host) const;  // "host[:port]" may be spoken to without TLS
 };
 
 struct ExchangeRequest {
+  // Which mirrors may answer: none, those that tell what a tag means, those that have content.
+  enum class Mirrors { kNone, kResolve, kPull };
+
   std::string method = "GET";
   AuthTarget auth;
   Url url;                               // of the registry; its origin is the one that gets credentials
+  std::string path;                      // behind the base of a mirror: "/<repository>/..."
+  std::shared_ptr<const Endpoints> endpoints;
+  Mirrors mirrors = Mirrors::kNone;
   std::optional<Url> target;             // where to begin instead (the Location of an upload)
   std::string what;                      // for errors: "registry h: repository r: blob d"
   std::vector<std::string> headers;
@@ -63,13 +89,16 @@ struct ExchangeRequest {
 struct ExchangeResult {
   Status status;
   int http_status = 0;  // 0: no answer
+  uint64_t source = 0;  // the mirror that it is from; 0: the registry
   std::optional<std::chrono::milliseconds> retry_after;
 };
 
 class ExchangeHandler {
  public:
   virtual ~ExchangeHandler() = default;
-  // The final answer, 2xx. An error ends the exchange with it.
+  // Who answers: before OnAnswer; 0 is the registry itself.
+  virtual void OnSource(uint64_t source) { static_cast<void>(source); }
+  // The final answer, 2xx. An error ends the exchange with it (or, of a mirror, goes on to the next one: OnAnswer comes again then).
   virtual Status OnAnswer(const HttpHead& head) = 0;
   virtual HttpHandler::Flow OnBody(std::span<const uint8_t> data) = 0;
   virtual size_t OnSend(std::span<uint8_t> buffer);
@@ -89,13 +118,20 @@ class Exchange : public HttpHandler, public std::enable_shared_from_this<Exchang
   Exchange(ExchangeContext& context, ExchangeRequest request, std::shared_ptr<ExchangeHandler> handler)
       : context_(context), request_(std::move(request)), handler_(std::move(handler)) {}
   void Begin();
+  void BeginEndpoint();
+  void BeginAtRedirect();
+  // After a failure at a mirror; false: there is none, or bytes were delivered.
+  bool NextEndpoint(const Status& status);
+  const Endpoint* endpoint() const;  // null: the registry, and nothing is configured for it
+  bool AtMirror() const { return place_ < mirrors_.size(); }
   void Send();
   Mode Classify(const HttpHead& head);
   void FollowRedirect();
   void RenewAuthorization();
   void Finish(Status status);
   Status HttpError() const;
-  bool AtRegistry() const { return url_.origin() == request_.url.origin(); }
+  // At the endpoint itself, and not where it redirected to.
+  bool AtHome() const { return url_.origin() == home_.origin(); }
 
   Flow OnHead(const HttpHead& head) override;
   Flow OnBody(std::span<const uint8_t> data) override;
@@ -106,6 +142,13 @@ class Exchange : public HttpHandler, public std::enable_shared_from_this<Exchang
   const ExchangeRequest request_;
   std::shared_ptr<ExchangeHandler> handler_;  // nullptr after its OnDone
   HttpEngine::Id id_ = 0;
+  std::vector<std::shared_ptr<const Endpoint>> mirrors_;
+  size_t place_ = 0;       // in mirrors_; their number: the registry
+  Url home_;               // of the endpoint
+  AuthTarget auth_;
+  std::string redirect_key_;
+  std::string troubles_;   // of the mirrors before
+  bool delivered_ = false;
   Url url_;
   std::string authorization_;
   bool from_cache_ = false;  // url_ is a remembered redirect

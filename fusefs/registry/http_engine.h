@@ -52,12 +52,22 @@ class HttpHandler {
   virtual void OnDone(Status status) = 0;
 };
 
+// What TLS needs beyond the system's authorities.
+struct TlsSettings {
+  std::string ca_pem;              // further authorities
+  std::string client_certificate;  // file, PEM
+  std::string client_key;          // file, PEM; "": in the same file
+  bool skip_verify = false;
+};
+
 struct HttpRequest {
   std::string method = "GET";
   Url url;
   std::vector<std::string> headers;       // "Name: value"
   std::optional<uint64_t> upload_bytes;   // size of the body that OnSend gives
   bool bulk = false;                      // moves many bytes: has its own share of connections
+  std::shared_ptr<const TlsSettings> tls;
+  std::chrono::milliseconds connect_timeout{0};  // 0: the engine's
 };
 
 struct HttpEngineOptions {

@@ -21,6 +21,8 @@ inline constexpr size_t kUrlBytesMax = 16 << 10;            // presigned URLs ar
 inline constexpr size_t kHeadBytesMax = 128 << 10;          // all header lines of one answer
 inline constexpr int kRedirectsMax = 10;
 inline constexpr size_t kRedirectCacheMax = 4096;           // blobs
+inline constexpr std::chrono::seconds kMirrorRest{30};    // a mirror that failed, or lacks something, is asked again after this
+inline constexpr size_t kMirrorLacksMax = 65'536;           // (mirror, blob)
 inline constexpr size_t kTokenCacheMax = 1024;              // (host, repository, scope)
 inline constexpr std::chrono::seconds kRedirectLifetime{60};  // presigned URLs live minutes
 inline constexpr std::chrono::seconds kTokenLifetimeDefault{60};  // token specification: without expires_in

@@ -70,6 +70,7 @@ class RangeFetch : public Job, public registry::RangeSink, public std::enable_sh
   void Cancel();
 
   // RangeSink
+  void OnSource(uint64_t source) override { from_.store(source, std::memory_order_relaxed); }
   bool OnData(std::span<const uint8_t> data) override;
   void OnDone(Status status) override;
 
@@ -99,6 +100,7 @@ class RangeFetch : public Job, public registry::RangeSink, public std::enable_sh
   const RangeKind kind_;
   std::atomic<bool> cancelled_{false};
   std::atomic<bool> has_turn_{false};
+  std::atomic<uint64_t> from_{0};  // RangeSink::OnSource
   Mutex mu_;
   std::vector<Slot> slots_ HR_GUARDED_BY(mu_);
   size_t next_ HR_GUARDED_BY(mu_) = 0;     // slot that is being filled

@@ -20,6 +20,7 @@ struct CommonArguments {
   std::string docker_config;
   std::string tmp_dir;
   bool plain_http = false;
+  std::string hosts_dir;
   bool quiet = false;
   bool json = false;
   unsigned jobs = 0;  // 0: as many as there are cores

@@ -48,6 +48,8 @@ void AddCommon(CLI::App& command, CommonArguments& arguments) {
                      "Credentials (default: $DOCKER_CONFIG/config.json or ~/.docker/config.json)")
       ->type_name("FILE");
   command.add_flag("--plain-http", arguments.plain_http, "Speak to the registry without TLS (localhost always may)");
+  command.add_option("--hosts-dir", arguments.hosts_dir, "Mirrors and certificates: containerd's config_path, directories with hosts.toml files")
+      ->type_name("DIR[:DIR]");
   command.add_option("--tmp-dir", arguments.tmp_dir,
                      "Where layers stand until they are pushed (default: the layout, or $TMPDIR, or /var/tmp)")
       ->type_name("DIR");
@@ -62,6 +64,7 @@ CommandContext MakeContext(const CommonArguments& arguments, const CommandIo& io
   CommandContext context;
   if (!arguments.docker_config.empty()) context.store.docker_config = arguments.docker_config;
   context.store.plain_http = arguments.plain_http;
+  context.store.hosts_dir = arguments.hosts_dir;
   context.store.tmp_dir = arguments.tmp_dir;
   context.store.interrupt = io.interrupt;
   context.jobs = arguments.jobs != 0 ? arguments.jobs : CoreCount();

@@ -26,6 +26,7 @@ namespace headrace::cli {
 struct StoreOptions {
   std::optional<std::string> docker_config;  // unset: $DOCKER_CONFIG/config.json or ~/.docker/config.json, if there
   bool plain_http = false;                   // speak to the registry without TLS
+  std::string hosts_dir;                     // containerd's config_path: directories with hosts.toml files
   std::string tmp_dir;                       // "": inside the layout, or $TMPDIR, or /var/tmp
   Interrupt* interrupt = nullptr;
 };

@@ -47,6 +47,7 @@ Result<std::unique_ptr<Session>> Connect(const Reference& reference, const Store
   registry::ClientOptions client;
   if (deadline) client.request_deadline = *deadline;
   HR_ASSIGN_OR_RETURN(client.docker_config_path, DockerConfigPath(options));
+  client.hosts_dir = options.hosts_dir;
   if (options.plain_http) client.plain_http_hosts.push_back(reference.host);
   auto session = std::make_unique<Session>();
   HR_ASSIGN_OR_RETURN(session->client, Client::Create(client, session->metrics));
