@@ -1,6 +1,7 @@
 // Exchange: one request to a registry, with authentication and redirects followed: what a caller of a registry means by "one attempt".
 //
-// Mirrors (hosts_dir.h) are asked first, in order; one that fails before it has delivered anything is left for the next one, and rests. A 401 renews the authorization once; redirects are followed (10 at most), credentials go to the registry's own origin
+// Mirrors (hosts_dir.h) are asked first, in order; one that fails before it has delivered anything is left for the next one, and rests.
+// A 401 renews the authorization once; redirects are followed (10 at most), credentials go to the registry's own origin
 // only; the target of a blob's redirect is remembered for a minute and asked for again when it is refused. Other failures end it; retries
 // over time are the caller's (retry.h).
 // Threads: Start from any thread; all else, handlers included, on the network thread; nothing blocks.

@@ -14,6 +14,7 @@
 #include "fusefs/base/executor.h"
 #include "fusefs/base/mutex.h"
 #include "fusefs/base/text.h"
+#include "fusefs/registry/http_tls.h"
 #include "fusefs/registry/limits.h"
 
 namespace headrace::registry {
@@ -206,7 +207,6 @@ class HttpEngine::Impl {
   void StartWaiting(const std::string& key);
   void Activate(Transfer& transfer);
   void SetOptions(Transfer& transfer);
-  static void SetTls(CURL* easy, const TlsSettings& tls);
   void CollectFinished();
   void CheckStalls();
   void Finish(Id id, Status status);
@@ -387,7 +387,7 @@ void HttpEngine::Impl::SetOptions(Transfer& transfer) {
   set(CURLOPT_USERAGENT, options_.user_agent.c_str());
   const auto connect = request.connect_timeout.count() > 0 ? request.connect_timeout : options_.connect_timeout;
   set(CURLOPT_CONNECTTIMEOUT_MS, static_cast<long>(connect.count()));
-  if (request.tls) SetTls(easy, *request.tls);
+  if (request.tls) ApplyTls(easy, *request.tls);
   set(CURLOPT_TCP_KEEPALIVE, 1L);
   set(CURLOPT_ERRORBUFFER, transfer.error);
   if (IsLoopbackHost(request.url.host)) set(CURLOPT_NOPROXY, "*");
@@ -408,23 +408,6 @@ void HttpEngine::Impl::SetOptions(Transfer& transfer) {
     set(CURLOPT_NOBODY, 1L);
   } else if (request.method != "GET") {
     set(CURLOPT_CUSTOMREQUEST, request.method.c_str());
-  }
-}
-
-void HttpEngine::Impl::SetTls(CURL* easy, const TlsSettings& tls) {
-  auto set = [easy](CURLoption option, auto value) { HEADRACE_CHECK(curl_easy_setopt(easy, option, value) == CURLE_OK); };
-  if (!tls.ca_pem.empty()) {
-    // In place of the bundle file; the system's directory of authorities stays.
-    curl_blob blob{const_cast<char*>(tls.ca_pem.data()), tls.ca_pem.size(), CURL_BLOB_COPY};
-    set(CURLOPT_CAINFO_BLOB, &blob);
-  }
-  if (!tls.client_certificate.empty()) {
-    set(CURLOPT_SSLCERT, tls.client_certificate.c_str());
-    set(CURLOPT_SSLKEY, (tls.client_key.empty() ? tls.client_certificate : tls.client_key).c_str());
-  }
-  if (tls.skip_verify) {
-    set(CURLOPT_SSL_VERIFYPEER, 0L);
-    set(CURLOPT_SSL_VERIFYHOST, 0L);
   }
 }
 

@@ -22,6 +22,7 @@
 
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/status.h"
+#include "fusefs/registry/http_tls.h"
 #include "fusefs/registry/url.h"
 
 namespace headrace::registry {
@@ -50,14 +51,6 @@ class HttpHandler {
   virtual size_t OnSend(std::span<uint8_t> buffer);
   // OK: the whole answer came, whatever its status code.
   virtual void OnDone(Status status) = 0;
-};
-
-// What TLS needs beyond the system's authorities.
-struct TlsSettings {
-  std::string ca_pem;              // further authorities
-  std::string client_certificate;  // file, PEM
-  std::string client_key;          // file, PEM; "": in the same file
-  bool skip_verify = false;
 };
 
 struct HttpRequest {

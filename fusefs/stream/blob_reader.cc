@@ -118,6 +118,11 @@ Status BlobReader::Restart(Range& range) {
 
 Result<std::vector<uint8_t>> BlobReader::Next() {
   if (next_ * kRangeBytes >= blob_.size) return std::vector<uint8_t>();
+  {
+    // Time in which the caller was busy with what came is not the registry's.
+    MutexLock lock(shared_->mu);
+    shared_->progress = steady_clock::now();
+  }
   while (next_start_ < next_ + kRanges && next_start_ * kRangeBytes < blob_.size) Start(next_start_++);
   for (;;) {
     if (cancelled_ && cancelled_()) return CancelledError("cancelled");
@@ -138,6 +143,8 @@ Result<std::vector<uint8_t>> BlobReader::Next() {
         return bytes;
       }
       const auto now = steady_clock::now();
+      // Attempts have time limits of their own; this is for a source that forgets one.
+      if (now - shared_->progress > 2 * options_.stall_deadline) return DeadlineExceededError("nothing came of the blob for too long");
       for (auto& [index, range] : shared_->ranges) {
         if (!range->done || range->status.ok() || range->again > now) continue;
         if (now - shared_->progress > options_.stall_deadline) return range->status;

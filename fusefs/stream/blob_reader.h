@@ -34,7 +34,8 @@ class BlobReader {
 
   // The next bytes; empty at the end. After an error the reader is of no use.
   Result<std::vector<uint8_t>> Next();
-  // What came so far was wrong: mirrors that gave some of it are not asked again. True if there were any, so that another try makes sense.
+  // What came so far was wrong: mirrors that gave some of it are not asked again (all of them: the digest of the whole does not tell which one it was). True if
+  // there were any, so that another try makes sense.
   bool ReportWrong();
 
  private:

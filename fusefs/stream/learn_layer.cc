@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t kBlockBytes = 1 << 20;
 constexpr size_t kBlocksMax = 16;
+constexpr int kReadingsMax = 3;  // each time without the mirrors that had part in the wrong one
 constexpr std::chrono::milliseconds kLook{200};
 
 // Files of one chunk are put together in memory; longer ones are written to a file that has no name in the cache before its chunks are known.
@@ -207,10 +208,10 @@ class Lesson {
 
 Result<LearnedTable> LearnLayer(const LearnRequest& request, registry::RangeSource& source, cache::ContentStore& cache) {
   if (request.blob.size == 0) return InvalidArgumentError("a layer of no bytes");
-  for (;;) {
+  for (int reading = 1;; ++reading) {
     Lesson lesson(request, source, cache);
     auto learned = lesson.Run();
-    if (learned.ok() || !lesson.AnotherTry(learned.status())) return learned;
+    if (learned.ok() || !lesson.AnotherTry(learned.status()) || reading == kReadingsMax) return learned;
     log::Error("a mirror gave wrong bytes and is left, the layer is read again image={} layer={} error=\"{}\"", request.blob.image_ref,
                request.blob.digest.ToString(), learned.status().ToString());
     if (request.done_bytes != nullptr) request.done_bytes->store(0, std::memory_order_relaxed);

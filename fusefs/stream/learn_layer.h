@@ -4,7 +4,7 @@
 // Blocks the calling thread (and one more that it starts) for as long as the layer takes to come. The calling thread fetches, hashes the blob and decompresses; the other one hashes the
 // tar and its chunks and writes files. Any number at a time; memory: BlobReader's ranges and 16 MiB each.
 // What is written to the cache is stored under the digests of what was written: a layer that turns out wrong leaves good bytes that nobody asks for.
-// Errors: DataLoss (blob or tar are not what they should be, after one more try if mirrors had part in it), InvalidArgument (not a tar that container runtimes unpack),
+// Errors: DataLoss (blob or tar are not what they should be, after two more tries if mirrors had part in it), InvalidArgument (not a tar that container runtimes unpack),
 // ResourceExhausted, Cancelled, and what the registry said.
 #ifndef HEADRACE_FUSEFS_STREAM_LEARN_LAYER_H_
 #define HEADRACE_FUSEFS_STREAM_LEARN_LAYER_H_

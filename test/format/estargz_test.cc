@@ -182,7 +182,8 @@ TEST(EstargzTest, DamagedTable) {
     bad[i] ^= 1;
     auto index = ReadEstargzToc(bad, made.toc, made.toc_offset, made.blob.size());
     if (index.ok()) {
-      EXPECT_TRUE(i < 10) << i;  // time and system in the header of the gzip member
+      // Bits that say nothing (time in the header of the member, lengths of codes that are not used): the JSON is the one of the digest.
+      EXPECT_EQ(index->entries.size(), 7u) << i;
     }
   }
   for (size_t n = 0; n < table.size(); n += 7) EXPECT_FALSE(ReadEstargzToc(table.first(n), made.toc, made.toc_offset, made.blob.size()).ok());

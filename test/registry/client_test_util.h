@@ -28,6 +28,14 @@ inline std::string RandomBytes(size_t size, unsigned long seed) {
 class CollectingSink : public registry::RangeSink {
  public:
   explicit CollectingSink(uint64_t stop_after = UINT64_MAX) : stop_after_(stop_after) {}
+  void OnSource(uint64_t source) override {
+    MutexLock lock(mu_);
+    source_ = source;
+  }
+  uint64_t source() {
+    MutexLock lock(mu_);
+    return source_;
+  }
   bool OnData(std::span<const uint8_t> data) override {
     MutexLock lock(mu_);
     data_.append(reinterpret_cast<const char*>(data.data()), data.size());
@@ -64,6 +72,7 @@ class CollectingSink : public registry::RangeSink {
   const uint64_t stop_after_;
   Mutex mu_;
   CondVar changed_;
+  uint64_t source_ = 0;
   std::string data_;
   std::optional<Status> status_;
   int done_calls_ = 0;

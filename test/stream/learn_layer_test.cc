@@ -168,6 +168,13 @@ TEST_F(LearnLayerTest, StallEndsAtTheDeadline) {
   EXPECT_CODE(LearnLayer(request, source_, *cache_), StatusCode::kUnavailable);
 }
 
+// Goal: a source that never answers is given up as well.
+TEST_F(LearnLayerTest, SilentSourceEndsToo) {
+  auto request = Request(tar_, tar_);
+  request.reader.stall_deadline = milliseconds(150);
+  EXPECT_CODE(LearnLayer(request, source_, *cache_), StatusCode::kDeadlineExceeded);
+}
+
 // Goal: cancelling ends it at once, also while nothing comes; late bytes of the source harm nobody.
 TEST_F(LearnLayerTest, Cancelled) {
   std::atomic<bool> cancel{false};

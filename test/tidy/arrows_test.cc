@@ -45,7 +45,7 @@ const std::map<std::string, std::set<std::string>> kOwners = {
     {"<curl/", {"fusefs/registry"}},
     {"<zstd", {"fusefs/format"}},
     {"<sqlite3", {"snapshotter/store"}},
-    {"<toml++", {"config"}},
+    {"<toml++", {"config", "fusefs/registry"}},
     {"<xxhash", {"fusefs/tree", "fusefs/cache"}},
     {"<grpc", {"fusefs/daemon", "snapshotter/layers", "snapshotter/service", "snapshotter/cli", "snapshotter"}},
     {"<CLI/", {"snapshotter/cli", "fusefs/daemon", "snapshotter"}},
