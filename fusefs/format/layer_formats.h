@@ -21,7 +21,7 @@ struct FormatHint {
 };
 
 // The best that the annotations offer: ours, then zstd:chunked (containers/storage: `io.github.containers.zstd-chunked.manifest-checksum` and
-// `.manifest-position` = "offset:size:uncompressed size:type"), then eStargz. InvalidArgument, ResourceExhausted: one is there and makes no sense.
+// `.manifest-position` = "offset:size:uncompressed size:type"; also under the older prefix `io.containers`), then eStargz. InvalidArgument, ResourceExhausted: one is there and makes no sense.
 Result<FormatHint> FormatOf(const std::map<std::string, std::string>& annotations, uint64_t blob_size);
 
 }  // namespace headrace::format

@@ -60,9 +60,12 @@ class RegistryClient:
     def get(self, path):
         return self._request("GET", path)[1]
 
+    def raw_manifest(self, repository, reference):
+        return self._request("GET", f"/v2/{repository}/manifests/{reference}", headers={
+            "Accept": f"{MANIFEST}, application/vnd.oci.image.index.v1+json"})[1]
+
     def manifest(self, repository, reference):
-        response, content = self._request("GET", f"/v2/{repository}/manifests/{reference}", headers={
-            "Accept": f"{MANIFEST}, application/vnd.oci.image.index.v1+json"})
+        content = self.raw_manifest(repository, reference)
         return json.loads(content), "sha256:" + hashlib.sha256(content).hexdigest()
 
     def blob(self, repository, digest):

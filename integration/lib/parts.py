@@ -83,6 +83,16 @@ def headrace_convert(source, target, *options, timeout=3600):
     return run([program, "convert", source, target, "--plain-http", *options], timeout=timeout)
 
 
+def layer_formats(headrace):
+    """How the layers that are shown are read: {name of the image's repository, last part: {formats}}."""
+    ctl = need_program(BUILD / "bin/fused-ctl", "fused-ctl")
+    status = json.loads(run([ctl, "--socket", headrace.root / "control.sock", "status"]))
+    found = {}
+    for layer in status["layers"]:
+        found.setdefault(layer["image_ref"].split("/")[-1].split(":")[0], set()).add(layer["format"])
+    return found
+
+
 class Containerd:
     """A private containerd. `version`: "2", "1.7" or "1.6"; `headrace`: None for containerd's own overlayfs, or another
     snapshotter with its plugin name, socket and root. prefix: a command that runs it elsewhere; hosts: its certs.d directory."""

@@ -266,6 +266,8 @@ TEST(LayerFormatsTest, ByAnnotation) {
   ASSERT_OK(hint);
   EXPECT_EQ(hint->format, LayerFormat::kZstdChunked);
   EXPECT_EQ(hint->toc.ToString(), "v1," + sum + ",50,10,20,100");
+  EXPECT_EQ(FormatOf({{"io.containers.zstd-chunked.manifest-checksum", sum}, {"io.containers.zstd-chunked.manifest-position", "50:10:20:1"}}, 100)->format,
+            LayerFormat::kZstdChunked);
   chunked[std::string(kTocLabel)] = "v1," + sum + ",60,10,20,100";
   EXPECT_EQ(FormatOf(chunked, 100)->format, LayerFormat::kHeadrace);
   EXPECT_CODE(FormatOf(chunked, 101), StatusCode::kInvalidArgument);
