@@ -9,7 +9,7 @@
 
 #include "fusefs/registry/blocking.h"
 #include "fusefs/registry/client.h"
-#include "fusefs/registry/docker_config.h"
+#include "fusefs/registry/credential_chain.h"
 #include "fusefs/registry/exchange.h"
 
 namespace headrace::registry {
@@ -62,7 +62,7 @@ class ClientImpl : public Client {
 
   const ClientOptions options_;
   Metrics& metrics_;
-  CredentialStore credentials_;
+  CredentialChain credentials_;
   std::unique_ptr<HttpEngine> engine_;
   Authenticator authenticator_;
   RedirectCache redirects_;
