@@ -47,7 +47,8 @@ const std::map<std::string, std::set<std::string>> kOwners = {
     {"<sqlite3", {"snapshotter/store"}},
     {"<toml++", {"config"}},
     {"<xxhash", {"fusefs/tree", "fusefs/cache"}},
-    {"<grpc", {"fusefs/daemon", "snapshotter/keychain", "snapshotter/layers", "snapshotter/service", "snapshotter/cli", "snapshotter"}},
+    {"<grpc",
+     {"fusefs/daemon", "snapshotter/keychain", "snapshotter/layers", "snapshotter/service", "snapshotter/cli", "snapshotter"}},
     {"<CLI/", {"snapshotter/cli", "fusefs/daemon", "snapshotter"}},
 };
 
