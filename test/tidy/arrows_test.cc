@@ -48,7 +48,8 @@ const std::map<std::string, std::set<std::string>> kOwners = {
     {"<toml++", {"config"}},
     {"<xxhash", {"fusefs/tree", "fusefs/cache"}},
     {"<grpc",
-     {"fusefs/daemon", "snapshotter/keychain", "snapshotter/layers", "snapshotter/service", "snapshotter/cli", "snapshotter"}},
+     {"fusefs/daemon", "snapshotter/keychain", "snapshotter/layers", "snapshotter/service", "snapshotter/cli",
+      "snapshotter"}},
     {"<CLI/", {"snapshotter/cli", "fusefs/daemon", "snapshotter"}},
 };
 
