@@ -5,7 +5,7 @@
 // no environment but CleanEnvironment() and `environment`. What it writes to standard error is thrown away: it may hold secrets.
 // Errors never hold anything that the program wrote. NotFound / PermissionDenied: it cannot be run; DeadlineExceeded; Cancelled;
 // ResourceExhausted: more output than `output_max`. An exit code that is not 0 is no error here.
-// Not done: a program whose parent (this process) is killed with SIGKILL lives until its own end.
+// Not done: a child that has left the process group (setsid) lives on, and a program whose parent (this process) is killed with SIGKILL lives until its own end.
 #ifndef HEADRACE_FUSEFS_REGISTRY_PROGRAM_H_
 #define HEADRACE_FUSEFS_REGISTRY_PROGRAM_H_
 

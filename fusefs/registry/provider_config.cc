@@ -37,9 +37,6 @@ Status CheckDepth(std::string_view text) {
     const size_t dashes = std::min(line.find_first_not_of("- ?:\t\r"), line.size());
     if (dashes > 200) return InvalidArgumentError("is indented too deeply");
   }
-  if (text.find('&') != std::string_view::npos && text.find('*') != std::string_view::npos && text.find("<<") != std::string_view::npos) {
-    return InvalidArgumentError("uses YAML merge keys");
-  }
   return OkStatus();
 }
 

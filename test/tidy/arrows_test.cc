@@ -46,6 +46,7 @@ const std::map<std::string, std::set<std::string>> kOwners = {
     {"<zstd", {"fusefs/format"}},
     {"<sqlite3", {"snapshotter/store"}},
     {"<toml++", {"config"}},
+    {"<yaml-cpp", {"fusefs/registry"}},
     {"<xxhash", {"fusefs/tree", "fusefs/cache"}},
     {"<grpc",
      {"fusefs/daemon", "snapshotter/keychain", "snapshotter/layers", "snapshotter/service", "snapshotter/cli",
