@@ -186,13 +186,13 @@ Result<Config> LoadConfig(const std::string& path) {
 }
 
 std::string DefaultToml() {
-  std::ostringstream out;
-  out << "# Headrace. Every key with its default; remove the '#' in front of a key to change it.\n";
-  std::string current;
+  // A section that both daemons read ([keychain]) must stand in the file once: TOML allows no second.
+  std::vector<std::pair<std::string, std::ostringstream>> sections;
   auto line = [&](const std::string& section, const char* key, const std::string& kind, const std::string& fallback,
                   const std::string& min, const std::string& max, const char* help) {
-    if (section != current) out << "\n[" << section << "]\n";
-    current = section;
+    auto found = std::find_if(sections.begin(), sections.end(), [&](const auto& other) { return other.first == section; });
+    if (found == sections.end()) found = sections.emplace(sections.end(), section, std::ostringstream());
+    std::ostringstream& out = found->second;
     out << "# " << help;
     if (!min.empty()) out << " (" << min << " to " << max << ")";
     out << "\n#" << key << " = ";
@@ -208,7 +208,9 @@ std::string DefaultToml() {
   HEADRACE_FUSED_PARAMS(HEADRACE_LINE)
   HEADRACE_SNAPSHOTTER_PARAMS(HEADRACE_LINE)
 #undef HEADRACE_LINE
-  return out.str();
+  std::string out = "# Headrace. Every key with its default; remove the '#' in front of a key to change it.\n";
+  for (const auto& [section, lines] : sections) out += "\n[" + section + "]\n" + lines.str();
+  return out;
 }
 
 std::string DocumentationTable() {

@@ -23,6 +23,10 @@
   X(Fused, "registry", connections, Count, "64", "2", "512", "Connections to one registry host at most; so many as help are used.")    \
   X(Fused, "registry", connect_timeout, Duration, "10s", "100ms", "5m", "Time to connect before an attempt counts as failed.")   \
   X(Fused, "registry", stall_timeout, Duration, "30s", "1s", "10m", "Time without a byte before an attempt counts as failed.")   \
+  X(Fused, "keychain", credential_provider_config, Text, "", "", "", "The kubelet's --image-credential-provider-config (file or directory); empty = no credential provider programs.") \
+  X(Fused, "keychain", credential_provider_bin_dir, Text, "", "", "", "The kubelet's --image-credential-provider-bin-dir: where those programs are.") \
+  X(Fused, "keychain", credentials_file, Text, "", "", "", "Our own file of credentials (JSON, only its owner may read it), asked last; empty = none.") \
+  X(Fused, "keychain", program_timeout, Duration, "30s", "1s", "5m", "How long a credential provider or helper may take before it is killed.") \
   X(Fused, "stream", read_deadline, Duration, "5m", "1s", "24h", "How long a read waits for a failing registry before it gets EIO. EIO on a mapped page kills the reader: keep it long.") \
   X(Fused, "stream", range_max, Size, "8MiB", "64KiB", "64MiB", "Compressed bytes that one GET asks for at most.")               \
   X(Fused, "stream", inflight_max, Size, "0", "0", "64GiB", "Memory for chunks on their way, compressed and decoded; 0 = a sixteenth of the memory, 256 MiB to 1 GiB.") \
@@ -34,6 +38,8 @@
   X(Snapshotter, "snapshotter", socket, Text, "/run/headrace/snapshotter.sock", "", "", "Unix socket that containerd's proxy plugin dials.") \
   X(Snapshotter, "snapshotter", control_socket, Text, "/run/headrace/control.sock", "", "", "Control socket of headrace-fused.")  \
   X(Snapshotter, "snapshotter", log_level, Text, "info", "", "", "trace, debug, info, warn, error or off.")                         \
-  X(Snapshotter, "snapshotter", mount_deadline, Duration, "30s", "1s", "10m", "How long Prepare waits for a layer's table of contents before containerd downloads the layer instead.")
+  X(Snapshotter, "snapshotter", mount_deadline, Duration, "30s", "1s", "10m", "How long Prepare waits for a layer's table of contents before containerd downloads the layer instead.") \
+  X(Snapshotter, "keychain", cri_socket, Text, "", "", "", "Unix socket of the CRI image-service proxy: the kubelet's --image-service-endpoint; empty = no proxy. Pull secrets are learned there.") \
+  X(Snapshotter, "keychain", cri_backend, Text, "/run/containerd/containerd.sock", "", "", "Unix socket of containerd, to which the proxy forwards everything.")
 
 #endif  // HEADRACE_CONFIG_PARAMS_H_

@@ -6,6 +6,8 @@
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <thread>
 
 #include "config/config.h"
@@ -13,6 +15,8 @@
 #include "fusefs/base/log.h"
 #include "fusefs/base/process.h"
 #include "snapshotter/core/snapshotter.h"
+#include "snapshotter/keychain/cri_proxy.h"
+#include "snapshotter/keychain/secret_keeper.h"
 #include "snapshotter/layers/control_client.h"
 #include "snapshotter/service/snapshots_service.h"
 
@@ -40,6 +44,28 @@ Result<config::SnapshotterConfig> LoadSettings(const Flags& flags) {
   return settings;
 }
 
+// The CRI image-service proxy and what feeds the daemon from it; nothing where it is not configured.
+struct Keychain {
+  std::unique_ptr<SecretKeeper> keeper;
+  std::unique_ptr<CriProxy> proxy;  // destroyed first: it calls the keeper
+};
+
+Result<Keychain> StartKeychain(const config::SnapshotterConfig& settings, ControlClient& daemon) {
+  Keychain out;
+  if (settings.cri_socket.empty()) return out;
+  out.keeper = std::make_unique<SecretKeeper>([&daemon](const std::vector<PullSecret>& secrets, std::chrono::milliseconds timeout) {
+    std::vector<ImageCredentials> told;
+    for (const PullSecret& one : secrets) told.push_back({one.image, one.username, one.password, one.identity_token});
+    return daemon.SetCredentials(told, timeout);
+  });
+  HR_ASSIGN_OR_RETURN(out.proxy, CriProxy::Start({.socket = settings.cri_socket, .backend = settings.cri_backend},
+                                                 [keeper = out.keeper.get()](PullSecret secret, std::function<void()> done) {
+                                                   keeper->Tell(std::move(secret), std::move(done));
+                                                 }));
+  log::Info("forwarding CRI image calls socket={} backend={}", settings.cri_socket, settings.cri_backend);
+  return out;
+}
+
 void Notify(const std::string& state) {
   if (Status status = NotifySupervisor(state); !status.ok()) {
     log::Warn("the supervisor was not told state={} error=\"{}\"", state, status.ToString());
@@ -64,6 +90,7 @@ Status Run(const config::SnapshotterConfig& settings) {
       auto core, Snapshotter::Create(
                      {.root = settings.root, .mount_deadline = settings.mount_deadline}, &layers));
   HR_ASSIGN_OR_RETURN(ServedSnapshotter served, Serve(core.get(), settings.socket));
+  HR_ASSIGN_OR_RETURN(Keychain keychain, StartKeychain(settings, layers));
   log::Info("serving socket={} root={} version={}", settings.socket, settings.root,
             HEADRACE_VERSION);
   Notify("READY=1");
@@ -81,6 +108,7 @@ Status Run(const config::SnapshotterConfig& settings) {
   ::sigwait(&stop_signals, &signal);
   log::Info("stopping signal={}", signal);
   Notify("STOPPING=1");
+  keychain.proxy.reset();
   core->Stop();
   served.server->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
   start_up.join();

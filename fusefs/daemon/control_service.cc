@@ -45,10 +45,15 @@ grpc::Status Edge(const char* method, const std::string& id, const std::function
   return ToGrpc(status);
 }
 
+// Differs from every other process's, those with the same number included.
+std::string NewInstance() {
+  return std::to_string(::getpid()) + "-" + std::to_string(std::chrono::steady_clock::now().time_since_epoch().count());
+}
+
 class Service : public pb::Control::Service {
  public:
-  Service(std::string mountpoint, LayerManager& manager, const Metrics& metrics)
-      : mountpoint_(std::move(mountpoint)), manager_(manager), metrics_(metrics) {}
+  Service(std::string mountpoint, LayerManager& manager, registry::RememberedCredentials& credentials, const Metrics& metrics)
+      : mountpoint_(std::move(mountpoint)), manager_(manager), credentials_(credentials), metrics_(metrics) {}
 
   grpc::Status Mount(grpc::ServerContext*, const pb::MountRequest* request, pb::MountResponse* response) override {
     return Edge("Mount", request->id(), [&]() -> HrStatus {
@@ -106,17 +111,32 @@ class Service : public pb::Control::Service {
     });
   }
 
+  grpc::Status SetCredentials(grpc::ServerContext*, const pb::SetCredentialsRequest* request,
+                              pb::SetCredentialsResponse* response) override {
+    return Edge("SetCredentials", "", [&] {
+      response->set_instance(instance_);
+      int rejected = 0;
+      for (const pb::ImageCredentials& one : request->credentials()) {
+        if (!credentials_.Remember(one.image(), {one.username(), one.password(), one.identity_token()}).ok()) ++rejected;
+      }
+      response->set_rejected(rejected);
+      return OkStatus();
+    });
+  }
+
  private:
   using HrStatus = headrace::Status;
   const std::string mountpoint_;
   LayerManager& manager_;
+  registry::RememberedCredentials& credentials_;
   const Metrics& metrics_;
+  const std::string instance_ = NewInstance();
 };
 
 class ControlServerImpl : public ControlServer {
  public:
-  ControlServerImpl(std::string mountpoint, LayerManager& manager, const Metrics& metrics)
-      : service_(std::move(mountpoint), manager, metrics) {}
+  ControlServerImpl(std::string mountpoint, LayerManager& manager, registry::RememberedCredentials& credentials, const Metrics& metrics)
+      : service_(std::move(mountpoint), manager, credentials, metrics) {}
   ~ControlServerImpl() override {
     if (server_) server_->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
   }
@@ -152,14 +172,15 @@ bool IsLive(const std::string& socket) {
 }  // namespace
 
 Result<std::unique_ptr<ControlServer>> ControlServer::Start(const std::string& socket, const std::string& mountpoint,
-                                                            LayerManager& manager, const Metrics& metrics) {
+                                                            LayerManager& manager, registry::RememberedCredentials& credentials,
+                                                            const Metrics& metrics) {
   if (socket.empty() || socket[0] != '/' || socket.size() >= sizeof(sockaddr_un{}.sun_path)) {
     return InvalidArgumentError("control socket \"" + socket + "\": an absolute path of at most 107 bytes is needed");
   }
   HR_RETURN_IF_ERROR(MakeDirs(socket.substr(0, std::max<size_t>(socket.rfind('/'), 1)), 0755));
   if (IsLive(socket)) return FailedPreconditionError("control socket " + socket + " is in use by another process");
   if (::unlink(socket.c_str()) != 0 && errno != ENOENT) return Status::FromErrno(errno, "unlink " + socket);
-  auto server = std::make_unique<ControlServerImpl>(mountpoint, manager, metrics);
+  auto server = std::make_unique<ControlServerImpl>(mountpoint, manager, credentials, metrics);
   HR_RETURN_IF_ERROR(server->Listen(socket));
   return std::unique_ptr<ControlServer>(std::move(server));
 }

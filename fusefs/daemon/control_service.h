@@ -11,14 +11,15 @@
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/status.h"
 #include "fusefs/daemon/layer_manager.h"
+#include "fusefs/registry/remembered_credentials.h"
 
 namespace headrace::daemon {
 
 class ControlServer {
  public:
-  // The manager and the metrics outlive the server.
+  // The manager, the credentials and the metrics outlive the server.
   static Result<std::unique_ptr<ControlServer>> Start(const std::string& socket, const std::string& mountpoint, LayerManager& manager,
-                                                      const Metrics& metrics);
+                                                      registry::RememberedCredentials& credentials, const Metrics& metrics);
   virtual ~ControlServer() = default;
 };
 

@@ -76,6 +76,8 @@ class DaemonImpl : public Daemon {
   Status Serve(std::function<void()> on_end);
 
  private:
+  Result<registry::KeychainOptions> Keychain();
+
   // In the order of construction; destroyed in reverse.
   const config::FusedConfig config_;
   const bool unmount_on_exit_;
@@ -84,6 +86,8 @@ class DaemonImpl : public Daemon {
   UniqueFd lock_;
   std::unique_ptr<Timer> timer_;
   std::unique_ptr<ThreadPool> decode_pool_;
+  // Shared with the client's chain of sources; the control server feeds it.
+  const std::shared_ptr<registry::RememberedCredentials> remembered_ = std::make_shared<registry::RememberedCredentials>();
   std::unique_ptr<registry::Client> client_;
   std::unique_ptr<stream::DecodingSource> decoding_source_;
   std::unique_ptr<ClientReader> reader_;
@@ -103,7 +107,7 @@ Status DaemonImpl::BuildDataPath() {
   decode_pool_ = std::make_unique<ThreadPool>("decode", decoders);
 
   registry::ClientOptions client;
-  client.docker_config_path = config_.docker_config;
+  HR_ASSIGN_OR_RETURN(client.keychain, Keychain());
   client.plain_http_hosts = config_.plain_http;
   client.hosts_dir = config_.config_path;
   client.connect_timeout = Milliseconds(config_.connect_timeout);
@@ -135,6 +139,20 @@ Status DaemonImpl::BuildDataPath() {
   return OkStatus();
 }
 
+Result<registry::KeychainOptions> DaemonImpl::Keychain() {
+  registry::KeychainOptions keychain;
+  keychain.remembered = remembered_;
+  keychain.provider_config = config_.credential_provider_config;
+  keychain.provider_programs = config_.credential_provider_bin_dir;
+  keychain.docker_config = config_.docker_config;
+  keychain.credentials_file = config_.credentials_file;
+  keychain.program_timeout = Milliseconds(config_.program_timeout);
+  std::vector<std::string> warnings;
+  HR_RETURN_IF_ERROR(registry::CheckKeychain(keychain, &warnings));
+  for (const std::string& warning : warnings) log::Warn("a source of credentials cannot be used now error=\"{}\"", warning);
+  return keychain;
+}
+
 Status DaemonImpl::Serve(std::function<void()> on_end) {
   LayerManagerOptions manager;
   manager.root = config_.root;
@@ -153,7 +171,7 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
   fuse.small_file_bytes = config_.small_file;
   fuse.unmount_on_stop = unmount_on_exit_;
   HR_ASSIGN_OR_RETURN(fuse_, kernel::FuseServer::Start(fuse, *vfs_, metrics_, std::move(on_end)));
-  HR_ASSIGN_OR_RETURN(control_, ControlServer::Start(config_.control_socket, config_.mountpoint, *manager_, metrics_));
+  HR_ASSIGN_OR_RETURN(control_, ControlServer::Start(config_.control_socket, config_.mountpoint, *manager_, *remembered_, metrics_));
   return OkStatus();
 }
 

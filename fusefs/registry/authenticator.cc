@@ -9,8 +9,6 @@
 namespace headrace::registry {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
 struct Token {
   std::string value;
   std::chrono::seconds lifetime{};
@@ -60,7 +58,7 @@ std::vector<std::string> Scopes(const AuthTarget& target, const AuthChallenge& c
 // One request to a token server.
 class TokenRequest : public HttpHandler {
  public:
-  TokenRequest(Authenticator& owner, std::string key, std::string where, std::string form, CredentialStore::Answer found)
+  TokenRequest(Authenticator& owner, std::string key, std::string where, std::string form, CredentialAnswer found)
       : owner_(owner), key_(std::move(key)), where_(std::move(where)), form_(std::move(form)), found_(std::move(found)) {}
 
   Flow OnHead(const HttpHead& head) override {
@@ -83,10 +81,9 @@ class TokenRequest : public HttpHandler {
   }
   void OnDone(Status status) override {
     Result<Token> token = Finish(status);
-    if (!token.ok()) return owner_.FinishFlight(key_, token.status().Annotate(where_));
-    std::string authorization = "Bearer " + token->value;
-    owner_.Store(key_, authorization, token->lifetime);
-    owner_.FinishFlight(key_, authorization);
+    if (token.ok()) return owner_.OnToken(key_, found_, "Bearer " + token->value, token->lifetime);
+    if (refused_ && found_.credentials) return owner_.OnTokenRefused(key_, found_, token.status().Annotate(where_));
+    owner_.FinishFlight(key_, token.status().Annotate(where_));
   }
 
  private:
@@ -96,6 +93,8 @@ class TokenRequest : public HttpHandler {
     if (status_ == 200) return ParseToken(body_);
     const std::string http = "HTTP " + std::to_string(status_);
     if (status_ == 400 || status_ == 401 || status_ == 403) {
+      refused_ = true;
+      if (!found_.credentials && found_.temporary) return UnavailableError(http + ": " + found_.why_none);
       return UnauthenticatedError(http + ": " + (found_.credentials ? "the configured credentials were refused" : found_.why_none));
     }
     if (status_ == 429) return ResourceExhaustedError(http);
@@ -105,61 +104,132 @@ class TokenRequest : public HttpHandler {
 
   Authenticator& owner_;
   const std::string key_, where_, form_;
-  const CredentialStore::Answer found_;
+  const CredentialAnswer found_;
   size_t sent_ = 0;
   int status_ = 0;
   bool too_large_ = false;
+  bool refused_ = false;
   std::string body_;
 };
 
 std::string Authenticator::Cached(const AuthTarget& target) {
-  auto found = cache_.find(target.Key());
-  if (found == cache_.end()) return "";
-  if (Clock::now() < found->second.expiry) return found->second.authorization;
-  cache_.erase(found);
-  return "";
+  auto found = entries_.find(target.Key());
+  if (found == entries_.end() || Clock::now() >= found->second.expiry) return "";
+  return found->second.authorization;
+}
+
+Authenticator::Entry& Authenticator::EntryOf(const std::string& key) {
+  if (entries_.size() >= kTokenCacheMax && !entries_.contains(key)) {
+    const auto now = Clock::now();
+    std::erase_if(entries_, [now](const auto& item) { return item.second.expiry <= now; });
+    if (entries_.size() >= kTokenCacheMax) entries_.clear();  // costs one renewal each
+  }
+  return entries_[key];
+}
+
+void Authenticator::NoteRefusal(const std::string& key, const std::optional<Credentials>& refused) {
+  Entry& entry = EntryOf(key);
+  if (!refused) {
+    entry.anonymous_refused = true;
+    return;
+  }
+  std::erase_if(entry.refused, [&](const Refusal& other) { return other.credentials == *refused || other.until <= Clock::now(); });
+  entry.refused.push_back({*refused, Clock::now() + kRefusedFor});
 }
 
 void Authenticator::Authorize(const AuthTarget& target, const std::vector<std::string>& challenges, const std::string& used,
-                              Done done) {
+                              Renewal why, Done done) {
   const std::string key = target.Key();
   if (std::string cached = Cached(target); !cached.empty() && cached != used) return done(cached);
-  cache_.erase(key);
+  Entry& entry = EntryOf(key);
+  const bool basic = used.starts_with("Basic ");
+  const std::optional<Credentials> behind = entry.authorization == used ? entry.behind : std::nullopt;
+  if (!used.empty() && entry.authorization == used && why != Renewal::kForbidden) {
+    if (basic || why == Renewal::kFreshRefused) NoteRefusal(key, behind);
+    entry.authorization.clear();
+  }
   if (auto flight = flights_.find(key); flight != flights_.end()) {
-    flight->second.push_back(std::move(done));
+    flight->second.waiting.push_back(std::move(done));
     return;
   }
-  std::optional<AuthChallenge> challenge = ChooseChallenge(challenges);
-  if (!challenge) {
+  if (std::optional<AuthChallenge> challenge = ChooseChallenge(challenges)) entry.challenge = std::move(challenge);
+  if (!entry.challenge) {
     return done(UnauthenticatedError("the registry names no way to authenticate that is known here (Basic, Bearer)"));
   }
-  if (challenge->scheme == AuthChallenge::Scheme::kBasic) {
-    Result<std::string> header = BasicHeader(target, used);
-    if (header.ok()) Store(key, *header, std::chrono::seconds(kTokenLifetimeMax));
-    return done(std::move(header));
+  Flight& flight = flights_[key];
+  flight.target = target;
+  flight.challenge = *entry.challenge;
+  flight.used = used;
+  if (why == Renewal::kForbidden && basic && behind) flight.avoid.push_back(*behind);
+  flight.waiting.push_back(std::move(done));
+  AskChain(key);
+}
+
+void Authenticator::AskChain(const std::string& key) {
+  Flight& flight = flights_[key];
+  ++flight.tries;
+  CredentialQuery query{flight.target.host, flight.target.repository, flight.avoid};
+  Entry& entry = EntryOf(key);
+  std::erase_if(entry.refused, [now = Clock::now()](const Refusal& refusal) { return refusal.until <= now; });
+  for (const Refusal& refusal : entry.refused) query.refused.push_back(refusal.credentials);
+  credentials_.Ask(std::move(query), [this, key](CredentialAnswer answer) {
+    engine_.Post([this, key, found = std::move(answer)]() mutable { OnCredentials(key, std::move(found)); });
+  });
+}
+
+void Authenticator::OnCredentials(const std::string& key, CredentialAnswer found) {
+  auto flight = flights_.find(key);
+  if (flight == flights_.end()) return;
+  if (flight->second.challenge.scheme == AuthChallenge::Scheme::kBasic) return UseBasic(key, found);
+  const Entry& entry = EntryOf(key);
+  // Anybody's token is worth a try where there are no credentials, but not where there are wrong ones, and not twice.
+  const bool no_way = !entry.refused.empty() || entry.anonymous_refused || !flight->second.avoid.empty();
+  if (!found.credentials && no_way) {
+    EntryOf(key).anonymous_refused = false;
+    return FinishFlight(key, found.temporary ? UnavailableError(found.why_none) : UnauthenticatedError(found.why_none));
   }
-  CredentialStore::Answer found = credentials_.Find(target.host);
+  RequestToken(key, std::move(found));
+}
+
+void Authenticator::UseBasic(const std::string& key, const CredentialAnswer& found) {
+  if (!found.credentials) {
+    return FinishFlight(key, found.temporary ? UnavailableError(found.why_none) : UnauthenticatedError(found.why_none));
+  }
+  if (found.credentials->username.empty()) {
+    NoteRefusal(key, found.credentials);
+    if (flights_[key].tries < kAuthorizationsMax) return AskChain(key);
+    return FinishFlight(key, UnauthenticatedError("the registry wants a user and password, the configured credentials are a token"));
+  }
+  std::string header = "Basic " + Base64Encode(found.credentials->username + ":" + found.credentials->password);
+  Store(key, header, std::chrono::seconds(kTokenLifetimeMax), found.credentials);
+  FinishFlight(key, header);
+}
+
+void Authenticator::RequestToken(const std::string& key, CredentialAnswer found) {
+  const Flight& flight = flights_[key];
   std::string form;
-  Result<HttpRequest> request = MakeTokenRequest(target, *challenge, found, form);
-  if (!request.ok()) return done(request.status());
-  flights_[key].push_back(std::move(done));
+  Result<HttpRequest> request = MakeTokenRequest(flight.target, flight.challenge, found, form);
+  if (!request.ok()) return FinishFlight(key, request.status());
   std::string where = "token server " + CleanText(request->url.host, kErrorDetailBytesMax);
   engine_.Start(std::move(*request), std::make_shared<TokenRequest>(*this, key, where, form, std::move(found)));
 }
 
-Result<std::string> Authenticator::BasicHeader(const AuthTarget& target, const std::string& used) {
-  CredentialStore::Answer found = credentials_.Find(target.host);
-  if (!found.credentials) return UnauthenticatedError(found.why_none);
-  if (found.credentials->username.empty()) {
-    return UnauthenticatedError("the registry wants a user and password, the configured credentials are a token");
-  }
-  std::string header = "Basic " + Base64Encode(found.credentials->username + ":" + found.credentials->password);
-  if (header == used) return UnauthenticatedError("the configured credentials were refused");
-  return header;
+void Authenticator::OnToken(const std::string& key, const CredentialAnswer& found, std::string authorization,
+                            std::chrono::seconds lifetime) {
+  Store(key, authorization, lifetime, found.credentials);
+  FinishFlight(key, authorization);
+}
+
+void Authenticator::OnTokenRefused(const std::string& key, const CredentialAnswer& found, Status status) {
+  NoteRefusal(key, found.credentials);
+  auto flight = flights_.find(key);
+  if (flight == flights_.end()) return;
+  if (flight->second.tries >= kAuthorizationsMax) return FinishFlight(key, status);
+  AskChain(key);
 }
 
 Result<HttpRequest> Authenticator::MakeTokenRequest(const AuthTarget& target, const AuthChallenge& challenge,
-                                                    const CredentialStore::Answer& found, std::string& form) const {
+                                                    const CredentialAnswer& found, std::string& form) const {
   Result<Url> realm = Url::Parse(challenge.realm);
   if (!realm.ok()) return realm.status().Annotate("token server named by the registry");
   if (found.credentials && realm->scheme != "https" && !target.plain_http) {
@@ -192,21 +262,21 @@ Result<HttpRequest> Authenticator::MakeTokenRequest(const AuthTarget& target, co
   return request;
 }
 
-void Authenticator::Store(const std::string& key, std::string authorization, std::chrono::seconds lifetime) {
-  if (cache_.size() >= kTokenCacheMax) {
-    const auto now = Clock::now();
-    std::erase_if(cache_, [now](const auto& item) { return item.second.expiry <= now; });
-    if (cache_.size() >= kTokenCacheMax) cache_.clear();  // costs one token request each
-  }
+void Authenticator::Store(const std::string& key, std::string authorization, std::chrono::seconds lifetime,
+                          const std::optional<Credentials>& behind) {
+  Entry& entry = EntryOf(key);
   // A token that is about to expire would be refused on arrival.
   const auto margin = std::min(lifetime / 10, std::chrono::seconds(10));
-  cache_[key] = {std::move(authorization), Clock::now() + lifetime - margin};
+  entry.authorization = std::move(authorization);
+  entry.expiry = Clock::now() + lifetime - margin;
+  entry.behind = behind;
+  if (behind) entry.anonymous_refused = false;
 }
 
 void Authenticator::FinishFlight(const std::string& key, const Result<std::string>& result) {
   auto flight = flights_.find(key);
   if (flight == flights_.end()) return;
-  std::vector<Done> waiting = std::move(flight->second);
+  std::vector<Done> waiting = std::move(flight->second.waiting);
   flights_.erase(flight);
   for (Done& done : waiting) done(result);
 }

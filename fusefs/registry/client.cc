@@ -91,6 +91,12 @@ std::string MediaType(const HttpHead& head, const std::string& body) {
   return CleanText(type, kMediaTypeBytesMax);
 }
 
+std::vector<std::shared_ptr<CredentialSource>> CredentialSources(const ClientOptions& options) {
+  KeychainOptions keychain = options.keychain;
+  if (keychain.docker_config.empty()) keychain.docker_config = options.docker_config_path;
+  return MakeCredentialSources(keychain);
+}
+
 }  // namespace
 
 Status CheckRangeAnswer(const HttpHead& head, uint64_t offset, uint64_t size) {
@@ -132,7 +138,7 @@ Result<std::unique_ptr<Client>> Client::Create(const ClientOptions& options, Met
 ClientImpl::ClientImpl(const ClientOptions& options, Metrics& metrics, std::unique_ptr<HttpEngine> engine)
     : options_(options),
       metrics_(metrics),
-      credentials_(options.docker_config_path),
+      credentials_(CredentialSources(options)),
       hosts_(options.hosts_dir),
       engine_(std::move(engine)),
       authenticator_(*engine_, credentials_),
@@ -140,6 +146,7 @@ ClientImpl::ClientImpl(const ClientOptions& options, Metrics& metrics, std::uniq
 
 ClientImpl::~ClientImpl() {
   gate_.Close();
+  credentials_.Stop();  // its threads post to the engine
   engine_.reset();  // its thread uses everything else
 }
 

@@ -2,7 +2,7 @@
 //
 // Ownership: one Client for a process; it owns one network thread (libcurl multi) and is thread-safe. Methods named ...Blocking below
 // (all but Fetch) block the caller until done, failed or `deadline`; never call them from a FUSE thread.
-// Credentials: docker's config.json (auths, base64 "auth" and identitytoken; credHelpers/credsStore are refused with a message that says so).
+// Credentials: docker's config.json with its helpers, and the other sources of `keychain`, asked on threads of their own (keychain.h).
 // Mirrors, authorities, client certificates and headers: containerd's hosts.toml (hosts_dir.h); pushes go to the registry itself.
 // https with the system's certificate authorities; plain http for localhost, 127.0.0.0/8, ::1 and hosts listed in plain_http_hosts.
 // Errors name the registry, the repository and what was asked; secrets never appear in them.
@@ -23,13 +23,15 @@
 #include "fusefs/base/digest.h"
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/status.h"
+#include "fusefs/registry/keychain.h"
 #include "fusefs/registry/range_source.h"
 #include "fusefs/registry/reference.h"
 
 namespace headrace::registry {
 
 struct ClientOptions {
-  std::string docker_config_path;             // "" = no credentials
+  std::string docker_config_path;             // "" = none; short for keychain.docker_config
+  KeychainOptions keychain;
   std::vector<std::string> plain_http_hosts;  // "host[:port]" spoken to without TLS
   std::string hosts_dir;                      // containerd's config_path: directories with hosts.toml files (hosts_dir.h); "" = none
   std::string user_agent = "headrace/" HEADRACE_VERSION;

@@ -9,7 +9,7 @@
 
 #include "fusefs/registry/blocking.h"
 #include "fusefs/registry/client.h"
-#include "fusefs/registry/docker_config.h"
+#include "fusefs/registry/credential_chain.h"
 #include "fusefs/registry/exchange.h"
 #include "fusefs/registry/hosts_dir.h"
 
@@ -67,7 +67,7 @@ class ClientImpl : public Client {
 
   const ClientOptions options_;
   Metrics& metrics_;
-  CredentialStore credentials_;
+  CredentialChain credentials_;
   HostsDir hosts_;
   std::unique_ptr<HttpEngine> engine_;
   Authenticator authenticator_;

@@ -2,6 +2,7 @@
 
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 
 #include "fusefs/base/file.h"
@@ -39,6 +40,16 @@ std::string ParseEntry(const Json& entry, Credentials& out) {
   return "";
 }
 
+// How long a helper's answer is used without asking again; a refusal asks at once.
+constexpr std::chrono::seconds kHelperLifetime{60};
+
+// What may stand behind "docker-credential-": never a path.
+bool IsHelperName(std::string_view name) {
+  return !name.empty() && name.size() <= 100 && std::all_of(name.begin(), name.end(), [](char c) {
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '-' || c == '_' || c == '.';
+  });
+}
+
 }  // namespace
 
 std::string DockerConfig::NormaliseHost(std::string_view key) {
@@ -73,14 +84,51 @@ Result<DockerConfig> DockerConfig::Parse(std::string_view json) {
   auto helpers = root.find("credHelpers");
   if (helpers != root.end() && helpers->is_object()) {
     for (const auto& [key, helper] : helpers->items()) {
-      if (helper.is_string()) config.helpers[NormaliseHost(key)] = helper.get<std::string>();
+      if (!helper.is_string() || helper.get<std::string>().empty()) continue;
+      if (IsHelperName(helper.get<std::string>())) {
+        config.helpers[NormaliseHost(key)] = helper.get<std::string>();
+      } else {
+        config.broken[NormaliseHost(key)] = "its entry under \"credHelpers\" is not the name of a program (docker-credential-NAME)";
+      }
     }
   }
   config.default_helper = StringField(root, "credsStore");
+  if (!config.default_helper.empty() && !IsHelperName(config.default_helper)) {
+    return InvalidArgumentError("\"credsStore\" is not the name of a program (docker-credential-NAME)");
+  }
   return config;
 }
 
-CredentialStore::CredentialStore(std::string path) : path_(std::move(path)) {}
+std::string HelperServer(const std::string& normalised_host) {
+  return normalised_host == "docker.io" ? "https://index.docker.io/v1/" : normalised_host;
+}
+
+Result<Credentials> ParseHelperOutput(const ProgramResult& result) {
+  if (result.exit_code != 0) {
+    // The protocol's only way to say so; the text is the one of the helpers library.
+    if (result.output.find("credentials not found") != std::string::npos) return NotFoundError("has no credentials for this host");
+    return UnavailableError("ended with exit code " + std::to_string(result.exit_code));
+  }
+  Json root = Json::parse(result.output, nullptr, false);
+  if (!root.is_object()) return InvalidArgumentError("printed something that is not a JSON object");
+  Credentials out;
+  const std::string user = StringField(root, "Username");
+  const std::string secret = StringField(root, "Secret");
+  if (user.empty() && secret.empty()) return NotFoundError("has no credentials for this host");
+  if (secret.empty() || secret.size() > kSecretBytesMax || user.size() > kSecretBytesMax) {
+    return InvalidArgumentError("printed no usable \"Username\" and \"Secret\"");
+  }
+  if (user == "<token>") {
+    out.identity_token = secret;
+  } else {
+    out.username = user;
+    out.password = secret;
+  }
+  return out;
+}
+
+CredentialStore::CredentialStore(std::string path, std::chrono::milliseconds program_timeout)
+    : path_(std::move(path)), program_timeout_(program_timeout), answers_(kProgramPause) {}
 
 void CredentialStore::ReloadIfChanged() {
   struct stat info{};
@@ -102,24 +150,69 @@ void CredentialStore::ReloadIfChanged() {
   }
 }
 
-CredentialStore::Answer CredentialStore::Find(const std::string& host) {
-  if (path_.empty()) return {std::nullopt, "no credentials are configured (no docker config.json is set)"};
-  const std::string key = DockerConfig::NormaliseHost(host);
+CredentialStore::Lookup CredentialStore::LookUp(const std::string& key) {
+  Lookup out;
   MutexLock lock(mu_);
   ReloadIfChanged();
-  if (!load_error_.ok()) return {std::nullopt, path_ + " could not be used: " + load_error_.message()};
-  if (auto found = config_.auths.find(key); found != config_.auths.end()) return {found->second, ""};
-  if (auto found = config_.broken.find(key); found != config_.broken.end()) {
-    return {std::nullopt, "the credentials for this host in " + path_ + " could not be used: " + found->second};
+  if (!load_error_.ok()) {
+    out.problem = path_ + " could not be used: " + load_error_.message();
+    return out;
   }
-  auto helper = config_.helpers.find(key);
-  std::string program = helper != config_.helpers.end() ? helper->second : config_.default_helper;
-  if (!program.empty()) {
-    return {std::nullopt, path_ + " leaves this host to the credential helper '" + program.substr(0, 100) +
-                              "': credential helpers are not supported yet; put the credentials under \"auths\""};
+  if (auto helper = config_.helpers.find(key); helper != config_.helpers.end()) out.helpers.push_back(helper->second);
+  if (!config_.default_helper.empty()) out.helpers.push_back(config_.default_helper);
+  if (auto found = config_.auths.find(key); found != config_.auths.end()) {
+    out.credentials = found->second;
+  } else if (auto broken = config_.broken.find(key); broken != config_.broken.end()) {
+    out.problem = "the credentials for this host in " + path_ + " could not be used: " + broken->second;
   }
-  return {std::nullopt, "no credentials for this host in " + path_ + "; log in (docker login " + key.substr(0, 256) +
-                            ") or put them there"};
+  return out;
+}
+
+std::optional<Credentials> CredentialStore::AskHelper(const std::string& name, const std::string& key, const CredentialQuery& query,
+                                                      const StopSignal& stop, CredentialAnswer& reasons) {
+  auto pick = [&](const ProgramAnswer& answer) -> std::optional<Credentials> {
+    if (answer.credentials.empty() || query.Refused(answer.credentials.front().second)) return std::nullopt;
+    return answer.credentials.front().second;
+  };
+  const std::string cache_key = name + "\n" + key;
+  Result<std::optional<Credentials>> found = answers_.Get({cache_key}, pick, [&]() -> Result<ProgramAnswer> {
+    HR_ASSIGN_OR_RETURN(std::string path, FindProgram("docker-credential-" + name));
+    HR_ASSIGN_OR_RETURN(ProgramResult result, RunProgram({.path = path,
+                                                          .arguments = {"get"},
+                                                          .environment = {},
+                                                          .input = HelperServer(key) + "\n",
+                                                          .timeout = program_timeout_,
+                                                          .output_max = kProgramOutputBytesMax},
+                                                         stop));
+    Result<Credentials> parsed = ParseHelperOutput(result);
+    if (!parsed.ok()) return parsed.status();
+    return ProgramAnswer{{{"", *parsed}}, cache_key, kHelperLifetime};
+  });
+  if (found.ok() && *found) return **found;
+  const bool hung = !found.ok() && found.status().code() != StatusCode::kNotFound;
+  reasons.temporary = reasons.temporary || hung;
+  reasons.why_none += (reasons.why_none.empty() ? "" : "; ") + ("the credential helper docker-credential-" + name) + " (named by " + path_ + "): " +
+                      (found.ok() ? "its credentials were refused" : found.status().message());
+  return std::nullopt;
+}
+
+CredentialAnswer CredentialStore::Find(const CredentialQuery& query, const StopSignal& stop) {
+  if (path_.empty()) return {std::nullopt, "no credentials are configured (no docker config.json is set)"};
+  const std::string key = DockerConfig::NormaliseHost(query.host);
+  const Lookup lookup = LookUp(key);
+  CredentialAnswer none;
+  for (const std::string& name : lookup.helpers) {
+    if (auto found = AskHelper(name, key, query, stop, none)) return {std::move(found), ""};
+  }
+  if (lookup.credentials && !query.Refused(*lookup.credentials)) return {lookup.credentials, ""};
+  std::string problem = lookup.problem;
+  if (lookup.credentials) {
+    problem = "the configured credentials were refused (" + path_ + "); log in again (docker login " + key.substr(0, 256) + ")";
+  } else if (problem.empty() && lookup.helpers.empty()) {
+    problem = "no credentials for this host in " + path_ + "; log in (docker login " + key.substr(0, 256) + ") or put them there";
+  }
+  if (!problem.empty()) none.why_none += (none.why_none.empty() ? "" : "; ") + problem;
+  return none;
 }
 
 }  // namespace headrace::registry

@@ -1,30 +1,29 @@
 // Docker's config.json: which credentials belong to which registry.
 //
-// Read: "auths" with "auth" (base64 of "user:password"), "username" and "password", "identitytoken" (a refresh token). Keys are hosts in any
-// of the forms that docker has written: "host[:port]", "https://host/v1/", "https://index.docker.io/v1/" for docker.io.
-// Not supported yet: "credHelpers" and "credsStore" (programs to be asked); where only those know a host, why_none says so.
-// CredentialStore re-reads its file when its size, time or inode changed; it touches the local disk only. Thread-safe.
-// Secrets: Credentials are never logged and never part of an error.
+// Read: "auths" with "auth" (base64 of "user:password"), "username" and "password", "identitytoken" (a refresh token); "credHelpers" and
+// "credsStore" (programs docker-credential-NAME of $PATH, asked with `get`; docker-credential-helpers protocol). Keys are hosts in any of the
+// forms that docker has written: "host[:port]", "https://host/v1/", "https://index.docker.io/v1/" for docker.io.
+// Order for a host, as docker's: its credHelpers entry, credsStore, auths; a program that does not know the host leaves it to the next.
+// CredentialStore re-reads its file when its size, time or inode changed. Thread-safe; Find blocks on the local disk and on programs
+// (their answers are kept for kHelperLifetime; see program_answers.h for single flight and pauses).
+// Secrets: Credentials are never logged and never part of an error; nothing that a program writes is.
 #ifndef HEADRACE_FUSEFS_REGISTRY_DOCKER_CONFIG_H_
 #define HEADRACE_FUSEFS_REGISTRY_DOCKER_CONFIG_H_
 
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "fusefs/base/mutex.h"
 #include "fusefs/base/status.h"
+#include "fusefs/registry/credential_source.h"
+#include "fusefs/registry/program_answers.h"
 
 namespace headrace::registry {
-
-struct Credentials {
-  std::string username;
-  std::string password;
-  std::string identity_token;  // if not "": exchanged for tokens, instead of the password
-  bool operator==(const Credentials&) const = default;
-};
 
 struct DockerConfig {
   std::map<std::string, Credentials> auths;          // by normalised host
@@ -37,14 +36,16 @@ struct DockerConfig {
   static std::string NormaliseHost(std::string_view key);
 };
 
-class CredentialStore {
+// "host[:port]" or "docker.io" as programs of docker want to hear it: docker.io is "https://index.docker.io/v1/" to them.
+std::string HelperServer(const std::string& normalised_host);
+// What `docker-credential-NAME get` printed. NotFound: it has none. No error quotes the output.
+Result<Credentials> ParseHelperOutput(const ProgramResult& result);
+
+class CredentialStore : public CredentialSource {
  public:
-  struct Answer {
-    std::optional<Credentials> credentials;
-    std::string why_none;  // for people: "no credentials for this host in /root/.docker/config.json; log in ..."
-  };
-  explicit CredentialStore(std::string path);  // "" = never any credentials
-  Answer Find(const std::string& host);
+  // "" = never any credentials.
+  explicit CredentialStore(std::string path, std::chrono::milliseconds program_timeout = std::chrono::seconds(30));
+  CredentialAnswer Find(const CredentialQuery& query, const StopSignal& stop) override;
 
  private:
   struct FileState {
@@ -52,9 +53,21 @@ class CredentialStore {
     uint64_t inode = 0;
     bool operator==(const FileState&) const = default;
   };
+  // What the file says about one host.
+  struct Lookup {
+    std::vector<std::string> helpers;  // names, in order
+    std::optional<Credentials> credentials;
+    std::string problem;               // with its own entry or the file
+  };
   void ReloadIfChanged() HR_REQUIRES(mu_);
+  Lookup LookUp(const std::string& key);
+  // Adds to `reasons` if it has none.
+  std::optional<Credentials> AskHelper(const std::string& name, const std::string& key, const CredentialQuery& query,
+                                       const StopSignal& stop, CredentialAnswer& reasons);
 
   const std::string path_;
+  const std::chrono::milliseconds program_timeout_;
+  ProgramAnswers answers_;
   Mutex mu_;
   FileState loaded_ HR_GUARDED_BY(mu_);
   Status load_error_ HR_GUARDED_BY(mu_);

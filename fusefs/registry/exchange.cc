@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "fusefs/base/text.h"
 #include "fusefs/registry/limits.h"
@@ -146,6 +147,8 @@ void Exchange::Cancel() {
   context_.engine->Post([self = shared_from_this()] {
     self->cancelled_ = true;
     self->context_.engine->Cancel(self->id_);
+    // Programs that are asked for credentials may take long; who has given up does not wait for them.
+    if (self->authorizing_) self->Finish(CancelledError("cancelled"));
   });
 }
 
@@ -189,7 +192,8 @@ void Exchange::BeginEndpoint() {
   url_ = request_.target.value_or(home_);
   from_cache_ = false;
   redirects_ = 0;
-  redirect_renewed_ = authorization_renewed_ = false;
+  redirect_renewed_ = forbidden_renewed_ = false;
+  authorization_renewals_ = 0;
   refused_ = {};
   BeginAtRedirect();
 }
@@ -248,7 +252,8 @@ void Exchange::Send() {
 Exchange::Mode Exchange::Classify(const HttpHead& head) {
   if (head.status >= 200 && head.status < 300) return Mode::kDeliver;
   if (from_cache_ && IsExpired(head.status) && !redirect_renewed_) return Mode::kRenewRedirect;
-  if (head.status == 401 && AtHome() && !authorization_renewed_) return Mode::kRenewAuthorization;
+  if (head.status == 401 && AtHome() && authorization_renewals_ < kAuthorizationsMax) return Mode::kRenewAuthorization;
+  if (head.status == 403 && AtHome() && !authorization_.empty() && !forbidden_renewed_) return Mode::kRenewAuthorization;
   if (IsRedirect(head.status) && request_.follow_redirects) return Mode::kRedirect;
   return Mode::kError;
 }
@@ -326,25 +331,39 @@ void Exchange::FollowRedirect() {
 }
 
 void Exchange::RenewAuthorization() {
-  authorization_renewed_ = true;
-  auto done = [self = shared_from_this()](Result<std::string> authorization) {
-    if (!authorization.ok()) {
-      // What failed is the authentication; a 401 without a way to get in stays a 401 for the caller.
-      return self->Finish(authorization.status().Annotate("HTTP 401 Unauthorized"));
-    }
-    if (self->request_.stream_bytes) {  // its body cannot be sent again from here
-      return self->Finish(UnavailableError("the authorization had expired and was renewed; send it again"));
-    }
-    self->authorization_ = std::move(*authorization);
-    self->Send();
-  };
-  context_.authenticator->Authorize(auth_, head_.FindAll("www-authenticate"), authorization_, std::move(done));
+  Renewal why = authorization_renewals_ > 0 ? Renewal::kFreshRefused : Renewal::kUnauthorized;
+  if (head_.status == 403) {
+    why = Renewal::kForbidden;
+    forbidden_renewed_ = true;
+  } else {
+    ++authorization_renewals_;
+  }
+  authorizing_ = true;
+  context_.authenticator->Authorize(
+      auth_, head_.FindAll("www-authenticate"), authorization_, why,
+      [self = shared_from_this()](Result<std::string> found) { self->OnAuthorization(std::move(found)); });
+}
+
+void Exchange::OnAuthorization(Result<std::string> authorization) {
+  authorizing_ = false;
+  if (!authorization.ok()) {
+    // Nothing else to try: the registry's own words stand.
+    if (head_.status == 403 && authorization.status().code() == StatusCode::kUnauthenticated) return Finish(HttpError());
+    // What failed is the authentication; a 401 without a way to get in stays a 401 for the caller.
+    return Finish(authorization.status().Annotate(head_.status == 403 ? "HTTP 403 Forbidden" : "HTTP 401 Unauthorized"));
+  }
+  if (request_.stream_bytes) {  // its body cannot be sent again from here
+    return Finish(UnavailableError("the authorization had expired and was renewed; send it again"));
+  }
+  refused_authorizations_.push_back(std::exchange(authorization_, std::move(*authorization)));
+  Send();
 }
 
 Status Exchange::HttpError() const {
   std::string text = "HTTP " + std::to_string(head_.status) + std::string(HttpStatusName(head_.status));
   std::string detail = ErrorDetail(error_body_);
-  if (!authorization_.empty() && detail.find(SecretOf(authorization_)) != std::string::npos) detail.clear();
+  const auto is_echoed = [&](const std::string& sent) { return !sent.empty() && detail.find(SecretOf(sent)) != std::string::npos; };
+  if (is_echoed(authorization_) || std::any_of(refused_authorizations_.begin(), refused_authorizations_.end(), is_echoed)) detail.clear();
   if (!detail.empty()) text += ": " + detail;
   if (head_.status == 401) text += ": the credentials were refused; log in again";
   if (head_.status == 403) text += ": the credentials do not allow this, or the place does not exist";

@@ -1,7 +1,8 @@
 // Exchange: one request to a registry, with authentication and redirects followed: what a caller of a registry means by "one attempt".
 //
 // Mirrors (hosts_dir.h) are asked first, in order; one that fails before it has delivered anything is left for the next one, and rests.
-// A 401 renews the authorization once; redirects are followed (10 at most), credentials go to the registry's own origin
+// A 401 renews the authorization (as often as there are credentials that were not refused yet, kAuthorizationsMax at most),
+// a 403 once, and only if something new is found; redirects are followed (10 at most), credentials go to the registry's own origin
 // only; the target of a blob's redirect is remembered for a minute and asked for again when it is refused. Other failures end it; retries
 // over time are the caller's (retry.h).
 // Threads: Start from any thread; all else, handlers included, on the network thread; nothing blocks.
@@ -129,6 +130,7 @@ class Exchange : public HttpHandler, public std::enable_shared_from_this<Exchang
   Mode Classify(const HttpHead& head);
   void FollowRedirect();
   void RenewAuthorization();
+  void OnAuthorization(Result<std::string> authorization);
   void Finish(Status status);
   Status HttpError() const;
   // At the endpoint itself, and not where it redirected to.
@@ -152,11 +154,14 @@ class Exchange : public HttpHandler, public std::enable_shared_from_this<Exchang
   bool delivered_ = false;
   Url url_;
   std::string authorization_;
+  std::vector<std::string> refused_authorizations_;  // sent by this attempt before: secrets still
   bool from_cache_ = false;  // url_ is a remembered redirect
   bool cancelled_ = false;
   int redirects_ = 0;
   bool redirect_renewed_ = false;
-  bool authorization_renewed_ = false;
+  int authorization_renewals_ = 0;
+  bool forbidden_renewed_ = false;
+  bool authorizing_ = false;
   HttpHead head_;
   Mode mode_ = Mode::kError;
   Status refused_;          // by the handler

@@ -32,6 +32,21 @@ inline constexpr uint64_t kStreamBufferBytes = 8ull << 20;  // between the netwo
 inline constexpr std::chrono::milliseconds kRetryPauseMin{100};
 inline constexpr std::chrono::milliseconds kRetryPauseMax{10'000};
 inline constexpr std::chrono::seconds kRetryAfterMax{120};  // longer wishes are cut to this
+inline constexpr size_t kWhyNoneBytesMax = 2048;            // of all reasons of the chain together
+inline constexpr unsigned kCredentialThreads = 4;           // programs that hang at a time before others wait for them
+inline constexpr int kAuthorizationsMax = 5;                // renewals for one attempt: each source may be refused once, and one token expire
+inline constexpr std::chrono::seconds kRefusedFor{10};      // refused credentials are not tried again for so long
+inline constexpr std::chrono::milliseconds kProgramPause{5'000};  // between two starts of a program with the same question
+inline constexpr std::chrono::seconds kProgramTimeoutMax{300};
+inline constexpr size_t kProgramAnswersMax = 1024;          // kept answers of a source's programs
+inline constexpr size_t kProgramOutputBytesMax = 1 << 20;   // as kubelet's response limit
+inline constexpr std::chrono::hours kCacheDurationMax{7 * 24};  // longer ones are cut to this
+inline constexpr uint64_t kKeychainFileBytesMax = 1ull << 20;
+inline constexpr size_t kProvidersMax = 100;                // of a CredentialProviderConfig, files of a directory together
+inline constexpr size_t kMatchesMax = 1000;                 // patterns of one provider or one answer; entries of a static file
+inline constexpr size_t kRememberedMax = 4096;              // repositories with credentials from PullImage
+inline constexpr size_t kRememberedForOneMax = 4;           // pods with different secrets for one repository
+inline constexpr size_t kSecretBytesMax = 64 << 10;         // a user, password or token
 inline constexpr int kUploadAttemptsMax = 6;                // an upload starts anew each time
 
 }  // namespace headrace::registry

@@ -1,9 +1,12 @@
 """The real parts that the tests put together: registry, containerd, Headrace's daemons, pods over the CRI API."""
 
+import ctypes
 import json
 import os
+import random
 import shutil
 import socket
+import string
 import time
 from pathlib import Path
 
@@ -29,42 +32,66 @@ def _may_lower_oom_score():
     return False
 
 
-class Registry:
-    """docker-registry on the loopback interface of the sandbox."""
+def bcrypt(password):
+    """A line of htpasswd wants it; libcrypt has it, Python's standard library no longer does."""
+    library = ctypes.CDLL("libcrypt.so.1")
+    library.crypt.restype = ctypes.c_char_p
+    salt = "".join(random.choices(string.ascii_letters + string.digits, k=21)) + "u"
+    made = library.crypt(password.encode(), f"$2b$05${salt}".encode())
+    check(made and made.startswith(b"$2b$"), "libcrypt makes no bcrypt")
+    return made.decode()
 
-    def __init__(self, box, host=REGISTRY):
+
+class Registry:
+    """docker-registry on the loopback interface of the sandbox. users: {name: password} that it asks for (htpasswd)."""
+
+    def __init__(self, box, host=REGISTRY, users=None):
         program = need_program(DEPS / "registry/usr/bin/docker-registry", "docker-registry")
         self.host = host
         self.root = box.path("registry")
         config = box.directory / "registry.yml"
         config.write_text(f"version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n"
                           f"storage: {{filesystem: {{rootdirectory: {self.root}}}}}\nhttp: {{addr: '{host}'}}\n")
+        if users is not None:
+            self.passwords = box.directory / "htpasswd"
+            self.set_users(users)
+            with open(config, "a") as out:
+                out.write(f"auth: {{htpasswd: {{realm: test, path: {self.passwords}}}}}\n")
         self.daemon = Daemon(box, "registry", [program, "serve", config], {"OTEL_TRACES_EXPORTER": "none"})
         self.daemon.wait_until(lambda: port_answers(host), f"a registry on {host}")
+
+    def set_users(self, users):
+        """The registry reads the file again when it has changed."""
+        fresh = self.passwords.with_suffix(".new")
+        fresh.write_text("".join(f"{name}:{bcrypt(password)}\n" for name, password in users.items()))
+        os.utime(fresh, (time.time() + 2, time.time() + 2))
+        fresh.rename(self.passwords)
 
 
 class Headrace:
     """headrace-fused and headrace-snapshotter with all their state below one directory.
 
-    prefix: a command that runs them elsewhere (another network namespace); fused: further arguments of headrace-fused.
+    prefix: a command that runs them elsewhere (another network namespace); fused: further arguments of headrace-fused;
+    config: headrace.toml of both.
     """
 
     plugin = "headrace"  # containerd's name for it
 
-    def __init__(self, box, name="headrace", prefix=(), fused_arguments=()):
+    def __init__(self, box, name="headrace", prefix=(), fused_arguments=(), config=None):
         self.root = box.path(name)
         self.socket = self.root / "snapshotter.sock"
         control = self.root / "control.sock"
         self.mount_point = Path("/run") / name
         self.mount_point.mkdir(parents=True, exist_ok=True)
+        shared = ["--config", config] if config else []
         fused = need_program(BUILD / "bin/headrace-fused", "headrace-fused")
         snapshotter = need_program(BUILD / "bin/headrace-snapshotter", "headrace-snapshotter")
         self.fused = Daemon(box, f"{name}-fused", [
-            *prefix, fused, "--root", self.root / "fused", "--mountpoint", self.mount_point, "--control-socket", control,
+            *prefix, fused, *shared, "--root", self.root / "fused", "--mountpoint", self.mount_point, "--control-socket", control,
             *fused_arguments])
         self.fused.wait_until(lambda: control.exists() and os.path.ismount(self.mount_point), "its mount and control socket")
         self.snapshotter = Daemon(box, f"{name}-snapshotter", [
-            *prefix, snapshotter, "--root", self.root / "snapshotter", "--socket", self.socket, "--control-socket", control])
+            *prefix, snapshotter, *shared, "--root", self.root / "snapshotter", "--socket", self.socket, "--control-socket", control])
         self.snapshotter.wait_until(self.socket.exists, "its socket")
 
     def stop(self):
@@ -95,14 +122,16 @@ def layer_formats(headrace):
 
 class Containerd:
     """A private containerd. `version`: "2", "1.7" or "1.6"; `headrace`: None for containerd's own overlayfs, or another
-    snapshotter with its plugin name, socket and root. prefix: a command that runs it elsewhere; hosts: its certs.d directory."""
+    snapshotter with its plugin name, socket and root. prefix: a command that runs it elsewhere; hosts: its certs.d directory; image_socket: where
+    the CRI image service is asked instead, as a kubelet with --image-service-endpoint does."""
 
-    def __init__(self, box, name, version="2", headrace=None, pause_image=f"{REGISTRY}/pause:1", prefix=(), hosts=None):
+    def __init__(self, box, name, version="2", headrace=None, pause_image=f"{REGISTRY}/pause:1", prefix=(), hosts=None, image_socket=None):
         self.box = box
         self.bin = DEPS / f"containerd-{version}/usr/bin"
         self.version = version
         self.snapshotter = headrace.plugin if headrace else "overlayfs"
         self.hosts = hosts
+        self.image_socket = image_socket
         program = need_program(self.bin / "containerd", f"containerd {version}")
         need_program(shutil.which("runc") or "/usr/sbin/runc", "runc")
         self.directory = box.path(name)
@@ -162,7 +191,8 @@ class Containerd:
 
     def cri(self, *arguments, timeout=1900):
         program = need_program(TOOLS / "cri-client", "cri-client")
-        return json.loads(run([program, "-e", self.socket, *arguments], timeout=timeout))
+        images = ["--image-endpoint", self.image_socket] if self.image_socket else []
+        return json.loads(run([program, "-e", self.socket, *images, *arguments], timeout=timeout))
 
     def ctr(self, *arguments, timeout=600):
         return run([self.bin / "ctr", "-a", self.socket, *arguments], timeout=timeout)

@@ -2,7 +2,8 @@
 // stderr, exit code 1 if a call failed.
 //
 //   cri-client -e SOCKET ready [--timeout S]      waits until the runtime answers and says RuntimeReady
-//   cri-client -e SOCKET pull IMAGE [--auth USER:PASSWORD]   {"image_ref","start_ns","end_ns"}
+//   cri-client -e SOCKET pull IMAGE [--auth-file FILE]       {"image_ref","start_ns","end_ns"}; FILE has USER:PASSWORD, no argument is a secret
+//   cri-client -e SOCKET --image-endpoint SOCKET ...         the image service is somewhere else, as the kubelet's --image-service-endpoint
 //   cri-client -e SOCKET images | remove-image IMAGE | pods
 //   cri-client -e SOCKET run SPEC.json            {"pod","containers":{name:id},"steps":[{"step","start_ns","end_ns"}]}
 //   cri-client -e SOCKET state ID | wait ID [--timeout S]    {"state","created_ns","started_ns","finished_ns","exit_code",...}
@@ -38,12 +39,14 @@ int64_t NowNs() {
 
 class CriClient {
  public:
-  explicit CriClient(const std::string& socket) {
+  CriClient(const std::string& runtime, const std::string& images) {
     grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(16 << 20);
-    const auto channel = grpc::CreateCustomChannel("unix:" + socket, grpc::InsecureChannelCredentials(), arguments);
-    runtime_ = cri::RuntimeService::NewStub(channel);
-    images_ = cri::ImageService::NewStub(channel);
+    const auto channel = [&](const std::string& socket) {
+      return grpc::CreateCustomChannel("unix:" + socket, grpc::InsecureChannelCredentials(), arguments);
+    };
+    runtime_ = cri::RuntimeService::NewStub(channel(runtime));
+    images_ = cri::ImageService::NewStub(channel(images.empty() ? runtime : images));
   }
 
   Json Ready(int timeout_s);
@@ -292,6 +295,13 @@ Json CriClient::RemovePod(const std::string& id) {
   return Json::object();
 }
 
+std::string ReadLine(const std::string& path) {
+  std::ifstream in(path);
+  std::string line;
+  if (!std::getline(in, line)) throw std::runtime_error("cannot read " + path);
+  return line;
+}
+
 Json ReadSpec(const std::string& path) {
   std::ifstream in(path);
   if (!in) throw std::runtime_error("cannot read " + path);
@@ -302,9 +312,10 @@ Json ReadSpec(const std::string& path) {
 
 int main(int argc, char** argv) {
   CLI::App app("A small CRI client for tests");
-  std::string endpoint, argument, auth;
+  std::string endpoint, image_endpoint, argument, auth_file;
   int timeout_s = 60;
   app.add_option("-e,--endpoint", endpoint, "unix socket of the runtime")->required();
+  app.add_option("--image-endpoint", image_endpoint, "unix socket of the image service, if it is another");
   app.require_subcommand(1);
   const auto add = [&](const char* name, const char* argument_name, bool with_timeout) {
     CLI::App* const command = app.add_subcommand(name);
@@ -313,7 +324,7 @@ int main(int argc, char** argv) {
     return command;
   };
   add("ready", nullptr, true);
-  add("pull", "image", false)->add_option("--auth", auth);
+  add("pull", "image", false)->add_option("--auth-file", auth_file);
   add("images", nullptr, false);
   add("remove-image", "image", false);
   add("pods", nullptr, false);
@@ -326,11 +337,11 @@ int main(int argc, char** argv) {
   CLI11_PARSE(app, argc, argv);
 
   try {
-    CriClient client(endpoint);
+    CriClient client(endpoint, image_endpoint);
     const std::string command = app.get_subcommands().front()->get_name();
     Json out;
     if (command == "ready") out = client.Ready(timeout_s);
-    if (command == "pull") out = client.Pull(argument, auth);
+    if (command == "pull") out = client.Pull(argument, auth_file.empty() ? "" : ReadLine(auth_file));
     if (command == "images") out = client.Images();
     if (command == "remove-image") out = client.RemoveImage(argument);
     if (command == "pods") out = client.Pods();

@@ -119,4 +119,22 @@ Status ControlClient::Unmount(uint64_t id) {
   return FromLocalCall(stub_->control->Unmount(&context, request, &response), options_.socket);
 }
 
+Result<std::string> ControlClient::SetCredentials(const std::vector<ImageCredentials>& credentials,
+                                                  std::chrono::milliseconds timeout) {
+  control::v1::SetCredentialsRequest request;
+  for (const ImageCredentials& one : credentials) {
+    auto* out = request.add_credentials();
+    out->set_image(one.image);
+    out->set_username(one.username);
+    out->set_password(one.password);
+    out->set_identity_token(one.identity_token);
+  }
+  grpc::ClientContext context;
+  context.set_deadline(WallDeadline(steady_clock::now() + timeout));
+  control::v1::SetCredentialsResponse response;
+  HR_RETURN_IF_ERROR(
+      FromLocalCall(stub_->control->SetCredentials(&context, request, &response), options_.socket));
+  return response.instance();
+}
+
 }  // namespace headrace::snapshotter

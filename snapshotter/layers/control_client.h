@@ -7,10 +7,19 @@
 #include <chrono>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "snapshotter/layers/layer_mounter.h"
 
 namespace headrace::snapshotter {
+
+// One pull's; identity_token stands instead of username and password.
+struct ImageCredentials {
+  std::string image;
+  std::string username;
+  std::string password;
+  std::string identity_token;
+};
 
 class ControlClient : public LayerMounter {
  public:
@@ -27,6 +36,9 @@ class ControlClient : public LayerMounter {
                             std::chrono::steady_clock::time_point deadline) override;
   Result<std::string> Check(uint64_t id) override;
   Status Unmount(uint64_t id) override;
+  // Tells the daemon what images were pulled with; which process of it has been told. Never logs what it tells.
+  Result<std::string> SetCredentials(const std::vector<ImageCredentials>& credentials,
+                                     std::chrono::milliseconds timeout);
 
  private:
   struct Stub;

@@ -1,8 +1,10 @@
 // The control API of headrace-fused, end to end: errors, idempotency, what survives a restart.
+#include <grpcpp/grpcpp.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
 
 #include <future>
+#include <thread>
 
 #include "fusefs/base/file.h"
 #include "fusefs/daemon/layer_store.h"
@@ -47,6 +49,45 @@ TEST_F(DaemonControlTest, MountIsIdempotent) {
   EXPECT_EQ(status.layers(0).ids(0), "5");
   EXPECT_EQ(status.mountpoint(), options.config.mountpoint);
   EXPECT_EQ(status.metrics().at("headrace_mounts"), 1);
+}
+
+// Goal: what the image-service proxy tells opens layers, from the next attempt on; a restart forgets it and says so by another instance.
+TEST_F(DaemonControlTest, SetCredentials) {
+  auto layer = Publish(registry, repository, {File("f", Bytes(300'000, 1))});
+  registry.RequireBasic("user", "hunter2");
+  auto tell = [&](const std::vector<std::string>& passwords, int* rejected) {
+    control::SetCredentialsRequest request;
+    for (const std::string& password : passwords) {
+      auto* one = request.add_credentials();
+      one->set_image(password.empty() ? "Not A Reference" : registry.host() + "/" + repository + ":v1");
+      one->set_username("user");
+      one->set_password(password);
+    }
+    control::SetCredentialsResponse response;
+    grpc::ClientContext context;
+    context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(30));
+    grpc::Status status = Client()->SetCredentials(&context, request, &response);
+    EXPECT_TRUE(status.ok()) << status.error_message();
+    *rejected = response.rejected();
+    return response.instance();
+  };
+  EXPECT_CODE(Mount("5", "", layer), StatusCode::kUnauthenticated);
+  int rejected = 0;
+  const std::string instance = tell({}, &rejected);
+  EXPECT_NE(instance, "");
+  EXPECT_EQ(tell({"hunter2-wrong", "", "hunter2"}, &rejected), instance);
+  EXPECT_EQ(rejected, 1);
+  EXPECT_OK(Mount("5", "", layer));
+  // The password changes while the layer is there: a read waits for the new one.
+  registry.RequireBasic("user", "hunter2-new");
+  auto read = std::async(std::launch::async, [&] { return Slurp(Path("5/f")); });
+  const auto give_up = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  const uint64_t refused = registry.counts().unauthorized;
+  while (registry.counts().unauthorized == refused && std::chrono::steady_clock::now() < give_up) std::this_thread::yield();
+  tell({"hunter2-new"}, &rejected);
+  EXPECT_EQ(read.get(), Bytes(300'000, 1));
+  Restart();
+  EXPECT_NE(tell({}, &rejected), instance);
 }
 
 // Goal: requests that make no sense are refused with the class that control.proto promises.

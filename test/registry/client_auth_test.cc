@@ -3,6 +3,7 @@
 
 #include "fusefs/base/text.h"
 #include "fusefs/registry/authenticator.h"
+#include "fusefs/registry/docker_config.h"
 #include "test/registry/client_fixture.h"
 
 namespace headrace::registry {
@@ -67,8 +68,8 @@ TEST_F(ClientAuthTest, NoCredentials) {
   EXPECT_CODE(status, StatusCode::kUnauthenticated);
   EXPECT_THAT(status.message(), HasSubstr("registry " + registry_.host() + ": repository team/model: manifest latest: HTTP 401"));
   EXPECT_THAT(status.message(), HasSubstr("no credentials for this host"));
-  ASSERT_OK(WriteFileAtomic(options_.docker_config_path, R"({"credsStore":"desktop"})"));
-  EXPECT_THAT(FetchStatus(0, 10).message(), HasSubstr("credential helper"));
+  ASSERT_OK(WriteFileAtomic(options_.docker_config_path, R"({"credsStore":"is-not-here"})"));
+  EXPECT_THAT(FetchStatus(0, 10).message(), HasSubstr("docker-credential-is-not-here"));
   LogIn();  // seen without a restart
   EXPECT_OK(FetchStatus(0, 10));
 }
@@ -145,7 +146,7 @@ TEST_F(ClientAuthTest, EchoedSecretsAreDropped) {
   registry_.RequireToken("user", "hunter2");
   LogIn();
   EXPECT_OK(FetchStatus(0, 10));
-  registry_.AddFault({.kind = Kind::kStatus, .status = 403,
+  registry_.AddFault({.kind = Kind::kStatus, .path_contains = "/blobs/", .times = 2, .status = 403,  // a 403 is asked again with a new token
                       .body = R"({"errors":[{"code":"DENIED","message":"not with fake-token-1"}]})"});
   EXPECT_CODE(FetchStatus(0, 10), StatusCode::kPermissionDenied);  // NoSecret is checked in FetchStatus
 }
@@ -153,19 +154,20 @@ TEST_F(ClientAuthTest, EchoedSecretsAreDropped) {
 // Goal: a registry that is spoken to over TLS cannot have the credentials sent to a token server without.
 TEST_F(ClientAuthTest, NoCredentialsToAPlainTokenServerOfATlsRegistry) {
   LogIn();
-  CredentialStore credentials(options_.docker_config_path);
+  CredentialChain credentials({std::make_shared<CredentialStore>(options_.docker_config_path)});
   auto engine = *HttpEngine::Create({.user_agent = "test"}, metrics_);
   Authenticator authenticator(*engine, credentials);
   std::promise<Result<std::string>> done;
   engine->Post([&] {
     AuthTarget target{.host = registry_.host(), .repository = "team/model", .plain_http = false};
-    authenticator.Authorize(target, {"Bearer realm=\"http://" + registry_.host() + "/token\""}, "",
+    authenticator.Authorize(target, {"Bearer realm=\"http://" + registry_.host() + "/token\""}, "", Renewal::kUnauthorized,
                             [&](Result<std::string> result) { done.set_value(std::move(result)); });
   });
   auto result = done.get_future();
   ASSERT_EQ(result.wait_for(std::chrono::seconds(10)), std::future_status::ready);
   EXPECT_CODE(result.get(), StatusCode::kFailedPrecondition);
   EXPECT_EQ(registry_.counts().requests, 0u);
+  credentials.Stop();
   engine.reset();
 }
 

@@ -122,23 +122,6 @@ TEST(DockerConfigTest, Hostile) {
   EXPECT_OK(DockerConfig::Parse(R"({"auths":{"h":{"auth":7,"username":{},"password":null}}})"));
 }
 
-TEST(CredentialStoreTest, SaysWhyAndReadsAgain) {
-  test::TempDir dir;
-  const std::string path = dir / "config.json";
-  CredentialStore store(path);
-  EXPECT_THAT(store.Find("h:1").why_none, HasSubstr("no credentials for this host in " + path));
-  ASSERT_OK(WriteFileAtomic(path, R"({"auths":{"h:1":{"auth":")" + Auth("u", "secret") + R"("},"b":{"auth":"x"}},"credHelpers":{"g":"gcloud"}})"));
-  EXPECT_EQ(store.Find("h:1").credentials->password, "secret");
-  EXPECT_THAT(store.Find("b").why_none, HasSubstr("could not be used"));
-  EXPECT_THAT(store.Find("g").why_none, HasSubstr("credential helper 'gcloud'"));
-  EXPECT_THAT(store.Find("g").why_none, HasSubstr("not supported yet"));
-  ASSERT_OK(WriteFileAtomic(path, "{"));
-  EXPECT_THAT(store.Find("h:1").why_none, HasSubstr("not a JSON object"));
-  ASSERT_OK(RemoveAll(path));
-  EXPECT_FALSE(store.Find("h:1").credentials);
-  EXPECT_FALSE(CredentialStore("").Find("h").credentials);
-}
-
 TEST(ErrorAnswerTest, DetailIsCleaned) {
   EXPECT_EQ(ErrorDetail(R"({"errors":[{"code":"DENIED","message":"no\r\nway\u0007"}]})"), "DENIED: no way?");
   EXPECT_EQ(ErrorDetail("<html>"), "");

@@ -248,8 +248,15 @@ class FakeControl final : public control::Control::Service {
                        control::UnmountResponse*) override {
     return error;
   }
+  grpc::Status SetCredentials(grpc::ServerContext*, const control::SetCredentialsRequest* request,
+                              control::SetCredentialsResponse* response) override {
+    told = *request;
+    response->set_instance("one");
+    return error;
+  }
 
   control::MountRequest last;
+  control::SetCredentialsRequest told;
   std::string path = "/run/headrace/fs/";
   bool pending = false;
   grpc::Status error;
@@ -266,6 +273,7 @@ TEST(ControlClientTest, Calls) {
   EXPECT_CODE(absent, StatusCode::kUnavailable);
   EXPECT_THAT(absent.status().message(), HasSubstr(socket));
   EXPECT_CODE(client.Unmount(7), StatusCode::kUnavailable);
+  EXPECT_CODE(client.SetCredentials({}, std::chrono::milliseconds(300)), StatusCode::kUnavailable);
   EXPECT_FALSE(client.Mount({7, std::nullopt, {}}, std::chrono::steady_clock::now()).ok());
 
   FakeControl service;
@@ -294,6 +302,12 @@ TEST(ControlClientTest, Calls) {
   service.pending = true;
   EXPECT_EQ(*patient.Mount({13, std::nullopt, {}}, deadline), (MountAnswer{"", true, 3, 10}));
   service.pending = false;
+  EXPECT_EQ(*patient.SetCredentials({{"r/i:1", "u", "p", ""}, {"r/j", "", "", "t"}}, std::chrono::seconds(60)), "one");
+  ASSERT_EQ(service.told.credentials_size(), 2);
+  EXPECT_EQ(service.told.credentials(0).image(), "r/i:1");
+  EXPECT_EQ(service.told.credentials(0).username(), "u");
+  EXPECT_EQ(service.told.credentials(0).password(), "p");
+  EXPECT_EQ(service.told.credentials(1).identity_token(), "t");
 
   service.error = {grpc::StatusCode::DATA_LOSS, "layer sha256:b: the TOC does not match"};
   Result<MountAnswer> lost = patient.Mount({14, std::nullopt, {}}, deadline);

@@ -30,7 +30,7 @@ const std::map<std::string, std::set<std::string>> kMayUse = {
     {"snapshotter/filter", {"fusefs/base"}},
     {"snapshotter/store", {"fusefs/base", "snapshotter/filter"}},
     {"snapshotter/layers", {"fusefs/base", "snapshotter/store", "proto"}},
-    {"snapshotter/keychain", {"fusefs/base", "config"}},
+    {"snapshotter/keychain", {"fusefs/base", "proto"}},
     {"snapshotter/core", {"fusefs/base", "snapshotter/filter", "snapshotter/store", "snapshotter/layers"}},
     {"snapshotter/service", {"fusefs/base", "snapshotter/core", "snapshotter/store", "snapshotter/filter", "proto"}},
     {"snapshotter/cli", {"config", "fusefs/base", "fusefs/format", "fusefs/registry", "proto"}},
@@ -46,8 +46,11 @@ const std::map<std::string, std::set<std::string>> kOwners = {
     {"<zstd", {"fusefs/format"}},
     {"<sqlite3", {"snapshotter/store"}},
     {"<toml++", {"config", "fusefs/registry"}},
+    {"<yaml-cpp", {"fusefs/registry"}},
     {"<xxhash", {"fusefs/tree", "fusefs/cache"}},
-    {"<grpc", {"fusefs/daemon", "snapshotter/layers", "snapshotter/service", "snapshotter/cli", "snapshotter"}},
+    {"<grpc",
+     {"fusefs/daemon", "snapshotter/keychain", "snapshotter/layers", "snapshotter/service", "snapshotter/cli",
+      "snapshotter"}},
     {"<CLI/", {"snapshotter/cli", "fusefs/daemon", "snapshotter"}},
 };
 
