@@ -17,6 +17,7 @@ from parts import REGISTRY
 from sandbox import DEPS, check, run
 
 CTR_REMOTE = DEPS / "ctr-remote/usr/bin/ctr-remote"
+BLOB_CACHE = Path("/var/lib/containers/cache")  # what Podman and Buildah remember of registries
 STORAGE = "vfs"  # of Buildah and Podman: needs nothing of the kernel
 
 
@@ -78,9 +79,8 @@ class Images:
         registries = self.work / "registries.conf"
         registries.write_text(f'[[registry]]\nlocation = "{REGISTRY}"\ninsecure = true\n')
         os.environ["CONTAINERS_REGISTRIES_CONF"] = str(registries)
-        program = self.work / "program"
-        program.mkdir()
-        shutil.copy2("/bin/busybox", program / "busybox") if Path("/bin/busybox").exists() else None
+        BLOB_CACHE.mkdir(parents=True, exist_ok=True)
+        run(["mount", "-t", "tmpfs", "tmpfs", BLOB_CACHE])
         self.tree = self.work / "odd"
         self.tree.mkdir()
         odd_tree(self.tree)
@@ -144,6 +144,9 @@ class Images:
         self.buildah("commit", "--rm", container, "stack")
 
     def push(self, image, name, what, *options, tool="buildah"):
+        # Or a layer that the registry has in another compression is not pushed again. (A tmpfs of this sandbox, see __init__.)
+        for remembered in BLOB_CACHE.iterdir():
+            remembered.unlink()
         target = f"docker://{REGISTRY}/oracle/{name}:1"
         run([tool, *self.storage, "push", "--tls-verify=false", *options, image, target], timeout=600)
         self.add(name, what)
@@ -156,11 +159,11 @@ class Images:
     def by_container_tools(self):
         self.buildah_base()
         for image in ("odd", "stack"):
+            self.push(image, f"{image}-chunked", f"Podman, zstd:chunked ({image})", "--format", "oci", "--compression-format",
+                      "zstd:chunked", tool="podman")
             self.push(image, f"{image}-oci", f"Buildah, OCI, gzip ({image})", "--format", "oci")
             self.push(image, f"{image}-docker", f"Buildah, docker schema 2, gzip ({image})", "--format", "v2s2")
             self.push(image, f"{image}-zstd", f"Buildah, OCI, zstd ({image})", "--format", "oci", "--compression-format", "zstd")
-            self.push(image, f"{image}-chunked", f"Podman, zstd:chunked ({image})", "--format", "oci", "--compression-format",
-                      "zstd:chunked", tool="podman")
         self.skopeo("stack-oci", "stack-oci-docker", "Skopeo, OCI to docker schema 2", "--format", "v2s2")
         self.skopeo("stack-docker", "stack-docker-oci", "Skopeo, docker schema 2 to OCI, zstd", "--format", "oci", "--dest-compress-format", "zstd")
         self.uncompressed("odd-oci", "odd-plain", "Skopeo, uncompressed layers")
@@ -178,10 +181,10 @@ class Images:
         if not tar.exists():
             return
         run(["podman", *self.storage, "import", "--change", "CMD=/bin/true", str(tar), "localhost/debian"], timeout=600)
-        self.push("localhost/debian", "debian-oci", "debootstrap, Podman, OCI, gzip", "--format", "oci", tool="podman")
-        self.push("localhost/debian", "debian-zstd", "debootstrap, Podman, OCI, zstd", "--format", "oci", "--compression-format", "zstd", tool="podman")
         self.push("localhost/debian", "debian-chunked", "debootstrap, Podman, zstd:chunked", "--format", "oci", "--compression-format", "zstd:chunked",
                   tool="podman")
+        self.push("localhost/debian", "debian-oci", "debootstrap, Podman, OCI, gzip", "--format", "oci", tool="podman")
+        self.push("localhost/debian", "debian-zstd", "debootstrap, Podman, OCI, zstd", "--format", "oci", "--compression-format", "zstd", tool="podman")
         self.tar("debian-plain", "debootstrap, GNU tar, uncompressed", tar.read_bytes())
 
     # ---- umoci ---------------------------------------------------------------------------------------------------------------
