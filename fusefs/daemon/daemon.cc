@@ -30,6 +30,9 @@ std::chrono::milliseconds Milliseconds(std::chrono::nanoseconds d) {
 constexpr uint64_t kInflightShareMin = 256ull << 20;
 constexpr uint64_t kInflightShareMax = 1ull << 30;
 
+// A layer that is read whole and does not move is left to containerd, and its thread to others, sooner than a reader gives up.
+constexpr std::chrono::milliseconds kWholeStallMax{60'000};
+
 constexpr uint64_t kInflightMin = 32ull << 20;
 
 // What is set, or a share of the memory: enough for a fast wire, little beside what loads the model.
@@ -121,7 +124,7 @@ Status DaemonImpl::BuildDataPath() {
   HR_ASSIGN_OR_RETURN(cache_, cache::ContentStore::Create(store, metrics_));
 
   stream::BlobReaderOptions whole;
-  whole.stall_deadline = Milliseconds(config_.read_deadline);
+  whole.stall_deadline = std::min(Milliseconds(config_.read_deadline), kWholeStallMax);
   reader_ = std::make_unique<ClientReader>(*client_);
   learner_ = std::make_unique<StreamLearner>(*client_, *cache_, whole);
   decoding_source_ = std::make_unique<stream::DecodingSource>(*client_, whole);

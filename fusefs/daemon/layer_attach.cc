@@ -49,11 +49,10 @@ std::shared_ptr<LayerManager::Layer> LayerManager::Begin(const LayerAsk& ask) {
   {
     MutexLock lock(mu_);
     std::shared_ptr<Layer>& slot = layers_[ask.Key()];
-    const bool begun = slot != nullptr;
-    if (!begun) slot = std::make_shared<Layer>(ask);
+    if (slot == nullptr) slot = std::make_shared<Layer>(ask);
     layer = slot;
     ++layer->pins;
-    if (begun) return layer;
+    if (layer->started) return layer;  // or it waits among those that are attached ahead: whoever is first takes it
   }
   attach_pool_.Post([this, layer] { Attach(layer); });
   return layer;
@@ -85,17 +84,18 @@ void LayerManager::BeginAhead(const std::string& image_ref, const std::string& m
       slot = layer = std::make_shared<Layer>(ask);
       layer->keep_until = keep_until;
     }
-    attach_pool_.Post([this, layer] { Attach(layer); });
+    ahead_pool_.Post([this, layer] { Attach(layer); });
   }
 }
 
 void LayerManager::Attach(const std::shared_ptr<Layer>& layer) {
-  if (stopping_.load()) return Finish(layer, CancelledError("headrace-fused stops"));
   bool ahead = false;
   {
     MutexLock lock(mu_);
+    if (std::exchange(layer->started, true)) return;
     ahead = layer->pins == 0;
   }
+  if (stopping_.load()) return Finish(layer, CancelledError("headrace-fused stops"));
   Status status;
   if (layer->ask.label.empty()) {
     status = AttachByManifest(layer);  // finishes by itself if it goes on to learn

@@ -15,6 +15,7 @@ constexpr std::chrono::minutes kKeepPending{1};
 constexpr size_t kImageRefMax = 4096;
 constexpr std::string_view kTocPrefix = "v1,";
 constexpr unsigned kAttachThreads = 8;
+constexpr unsigned kAheadThreads = 4;
 constexpr unsigned kLearnThreads = 3;  // each has helpers of its own; more only share the wire
 
 // What the layers of one image have in common.
@@ -55,8 +56,9 @@ LayerManager::LayerManager(LayerManagerOptions options, RegistryReader& reader, 
       metrics_(metrics),
       store_(options_.root),
       catalog_(reader),
-      attach_pool_("attach", kAttachThreads),
-      learn_pool_("learn", kLearnThreads) {}
+      learn_pool_("learn", kLearnThreads),
+      ahead_pool_("attach-ahead", kAheadThreads),
+      attach_pool_("attach", kAttachThreads) {}
 
 LayerManager::~LayerManager() { stopping_.store(true); }
 

@@ -97,6 +97,7 @@ class LayerManager {
     const LayerAsk ask;
     LayerRecord record;                                 // constant once `done`, as `source`
     std::shared_ptr<const stream::LayerSource> source;  // null until `done`
+    bool started = false;                               // a thread attaches it
     bool done = false;                                  // attached, or `failure` says why not
     bool learning = false;                              // will be done when the whole blob was read
     Status failure;
@@ -162,9 +163,10 @@ class LayerManager {
   std::map<std::string, std::shared_ptr<Layer>> layers_ HR_GUARDED_BY(mu_);  // by key
   std::map<std::string, Shown> mounts_ HR_GUARDED_BY(mu_);                   // by id
 
-  // Last: their tasks use all of the above.
-  ThreadPool attach_pool_;
+  // Last: their tasks use all of the above. Those of a pool post to the ones before it.
   ThreadPool learn_pool_;
+  ThreadPool ahead_pool_;   // what nobody asked for yet: a registry that hangs must not keep others' Mounts waiting
+  ThreadPool attach_pool_;
 };
 
 }  // namespace headrace::daemon

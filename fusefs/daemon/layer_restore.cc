@@ -76,7 +76,7 @@ Result<std::shared_ptr<LayerManager::Layer>> LayerManager::RestoreLayer(const st
   layer->source = std::make_shared<const stream::LayerSource>(
       stream::LayerSource{record.Blob(), std::make_shared<const format::LayerIndex>(std::move(*index))});
   layer->record = std::move(record);
-  layer->done = true;
+  layer->started = layer->done = true;
   MutexLock lock(mu_);
   layers_.emplace(key, layer);
   return layer;

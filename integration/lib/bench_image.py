@@ -45,7 +45,7 @@ def layout_of_tar(layout, tar):
 
 
 def layout_of_model(layout, directory, work, compression):
-    """An ordinary image of a model: a layer for each shard and one for the small files; compression: "gzip" or "none"."""
+    """An ordinary image of a model: a layer for each shard and one for the small files; compression: "gzip", "zstd" or "none"."""
     (layout / "blobs/sha256").mkdir(parents=True)
     small = [path for path in sorted(directory.iterdir()) if path.suffix != ".safetensors"]
     groups = [small, *([path] for path in sorted(directory.glob("*.safetensors")))]
@@ -64,6 +64,9 @@ def layout_of_model(layout, directory, work, compression):
         if compression == "gzip":
             subprocess.run(["gzip", "-1", "-f", tar], check=True)
             tar, media_type = Path(f"{tar}.gz"), LAYER + "+gzip"
+        if compression == "zstd":
+            subprocess.run(["zstd", "-q", "-3", "--rm", "-f", tar], check=True)
+            tar, media_type = Path(f"{tar}.zst"), LAYER + "+zstd"
         digest = sha256_file(tar)
         size = tar.stat().st_size
         shutil.move(tar, layout / "blobs/sha256" / digest)
@@ -71,6 +74,15 @@ def layout_of_model(layout, directory, work, compression):
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         made = list(pool.map(one, range(len(groups))))
     write_layout(layout, [descriptor for descriptor, _ in made], [diff_id for _, diff_id in made])
+
+
+def read_any_layers(layout):
+    """[{"digest","size","data"}] of a layout's only image, whatever made it; `data`: all bytes of the blob."""
+    index = json.loads((layout / "index.json").read_text())
+    while "layers" not in index:
+        digest = index["manifests"][0]["digest"].removeprefix("sha256:")
+        index = json.loads((layout / "blobs/sha256" / digest).read_text())
+    return [{"digest": layer["digest"], "size": layer["size"], "data": layer["size"]} for layer in index["layers"]]
 
 
 def push_layout(client, layout, repository, tag="1"):

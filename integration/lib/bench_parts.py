@@ -30,7 +30,7 @@ class Model:
         self.weights = sum(path.stat().st_size for path in self.directory.glob("*.safetensors"))
         self.layers = read_layers(self.layout)
         self.compressed = sum(layer["data"] for layer in self.layers)
-        self.served = self._in_memory()
+        self.served = self.copy_to_memory(self.layout)
         self._checksums = {}
         self._cpu_floor = None
 
@@ -51,18 +51,18 @@ class Model:
              "--level", LEVEL])
         done.touch()
 
-    def _in_memory(self):
+    def copy_to_memory(self, layout):
         """The registry's copy is served from memory where it fits: its disk must not be what is measured."""
-        size = sum(path.stat().st_size for path in self.layout.rglob("*") if path.is_file())
+        size = sum(path.stat().st_size for path in layout.rglob("*") if path.is_file())
         if size > memory_kib() * 1024 // 4:
             say("the image is served from disk: it does not fit into a quarter of the memory")
-            return self.layout
+            return layout
         ram = self.bench.box.path("ram")
         if not os.path.ismount(ram):
             run(["mount", "-t", "tmpfs", "-o", f"size={memory_kib('MemTotal') // 2}k", "headrace-bench", ram])
-        target = ram / self.layout.name
+        target = ram / layout.name
         if not target.exists():
-            shutil.copytree(self.layout, target)
+            shutil.copytree(layout, target)
         return target
 
     def checksum(self, pattern, mode="full"):
@@ -86,10 +86,10 @@ class Model:
                 f"{self._cpu_floor['cpu_s'] / self._cpu_floor['bytes'] * 1e9:.3f} CPU seconds a GB")
         return self._cpu_floor
 
-    def wire(self, link, connections=16, range_bytes=8 << 20, timeout=600):
+    def wire(self, link, connections=16, range_bytes=8 << 20, timeout=600, layers=None):
         """bench-floor wire: what the link gives to parallel range GETs of the same blobs that go to /dev/null."""
         arguments = []
-        for layer in self.layers:
+        for layer in layers or self.layers:
             arguments += ["--url", f"http://{REGISTRY}/v2/model/blobs/{layer['digest']}", "--size", layer["data"]]
         return self.bench.tool_json("bench-floor", "wire", *arguments, "--connections", connections, "--range", range_bytes,
                                     prefix=link.in_client(), timeout=timeout)
@@ -140,7 +140,7 @@ class Fused:
     def _ctl(self, *arguments, timeout=120):
         return self.bench.tool_json("fused-ctl", "--socket", self.control, *arguments, timeout=timeout)
 
-    def mount(self, layout, image=IMAGE, timeout=120):
+    def mount(self, layout, image=IMAGE, timeout=600):
         """Mounts all layers. Returns (directory of the merged view, seconds that the calls took)."""
         answer = self._ctl("mount", "--ref", image, "--layout", layout, timeout=timeout)
         return Path(answer["paths"][-1]), answer["seconds"]
