@@ -1,4 +1,5 @@
 // Gunzip: gzip (RFC 1952) in pieces, with ISA-L: two to three times as fast as zlib. Any number of members; checksums and sizes are compared.
+// Headers are read here and not by the library: version 2.30 (Debian 12) takes the header's bytes into the checksum of the data when a header with a name comes in two pieces.
 // Internal to format/. One thread at a time; CPU only; 90 KiB of memory.
 #ifndef HEADRACE_FUSEFS_FORMAT_GUNZIP_H_
 #define HEADRACE_FUSEFS_FORMAT_GUNZIP_H_
@@ -29,7 +30,17 @@ class Gunzip {
   void Reset();
 
  private:
+  enum class Header : uint8_t { kFixed, kExtraSize, kExtra, kName, kComment, kChecksum, kDone };
+  // Takes the header's bytes; the stage is kDone at its end.
+  Status ReadHeader(std::span<const uint8_t>& in);
+  // The first part after `done` that this header has.
+  void NextStage();
+
   std::unique_ptr<inflate_state> state_;
+  Header header_ = Header::kFixed;
+  uint8_t flags_ = 0;
+  uint32_t stage_bytes_ = 0;  // of the stage that were taken
+  uint32_t extra_size_ = 0;
   bool at_boundary_ = true;
 };
 
