@@ -172,6 +172,7 @@ ExchangeRequest ClientImpl::NewRequest(const Reference& ref, const std::string& 
       request.url.scheme = "http";  // plain_http and hosts.toml that says nothing of it
     }
     request.auth.plain_http = request.url.scheme == "http";
+    if (!configured->ns.empty() && (method == "GET" || method == "HEAD")) request.url.target += "?ns=" + PercentEncode(configured->ns);
   } else {
     request.auth.plain_http = context_.PlainHttp(host);
     request.url = {request.auth.plain_http ? "http" : "https", host, "/v2" + request.path};
@@ -355,7 +356,7 @@ ExchangeResult ClientImpl::DownloadOnce(const Reference& ref, const Digest& dige
     }
   });
   if (!sink_status.ok()) result.status = sink_status;
-  if (result.source != 0) attempt.source = result.source;
+  if (attempt.progress) attempt.sources.insert(result.source);
   return result;
 }
 
@@ -371,10 +372,10 @@ Status ClientImpl::GetBlob(const Reference& ref, const Digest& digest,
     return status;
   };
   Status sink_status;
-  uint64_t mirror = 0;
+  std::set<uint64_t> sources;
   Status status = WithRetries(INT32_MAX, [&](Attempt& attempt) {
     ExchangeResult result = DownloadOnce(ref, digest, offset, watched, attempt);
-    if (attempt.source != 0) mirror = attempt.source;
+    sources.insert(attempt.sources.begin(), attempt.sources.end());
     if (!sink_failed) return result;
     sink_status = result.status;  // the caller's own, whatever its code: no reason for another try
     result.status = CancelledError("the receiver stopped");
@@ -385,7 +386,8 @@ Status ClientImpl::GetBlob(const Reference& ref, const Digest& digest,
   if (by == Verified::kByCaller) return OkStatus();
   Digest found = hasher.Finish();
   if (found != digest) {
-    if (mirror != 0) MirrorIsWrong(mirror, "blob " + digest.ToString());
+    // Of several that gave parts of it nobody knows which one was wrong.
+    if (sources.size() == 1 && *sources.begin() != 0) MirrorIsWrong(*sources.begin(), "blob " + digest.ToString());
     return DataLossError(Prefix(ref) + ": blob " + digest.ToString() + ": the " + std::to_string(offset) +
                          " bytes that came have digest " + found.ToString());
   }

@@ -4,6 +4,7 @@
 
 #include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -41,7 +42,7 @@ class ClientImpl : public Client {
   // One attempt of a blocking call.
   struct Attempt {
     Deadline deadline;
-    uint64_t source = 0;    // the mirror that the last bytes are from
+    std::set<uint64_t> sources;  // that bytes are from (ExchangeResult::source)
     bool progress = false;  // bytes that need not be moved again were moved: the deadline starts anew
   };
   struct Upload;

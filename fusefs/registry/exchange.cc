@@ -212,7 +212,8 @@ void Exchange::BeginAtRedirect() {
 bool Exchange::NextEndpoint(const Status& status) {
   if (!AtMirror() || cancelled_ || status.code() == StatusCode::kCancelled) return false;
   const Endpoint& mirror = *mirrors_[place_];
-  const bool lacks = head_.status == 404 && !delivered_;
+  // What it has not, or does not give to us, says nothing of what it has for others.
+  const bool lacks = (head_.status == 401 || head_.status == 403 || head_.status == 404) && !delivered_;
   if (lacks) {
     context_.mirrors->Lacks(mirror.id, request_.path);
   } else {

@@ -31,10 +31,12 @@ std::string StateOf(const std::string& path) {
          std::to_string(st.st_mtim.tv_nsec) + "\n";
 }
 
-// hosts.toml and the certificate files of a registry's directory.
-std::string StateOfAll(const std::string& directory) {
+// The directory (names of certificate files), hosts.toml, and the files that were read for it.
+std::string StateOfAll(const std::string& directory, const std::vector<std::string>& files) {
   if (directory.empty()) return "";
-  return StateOf(directory) + StateOf(directory + "/hosts.toml");
+  std::string state = StateOf(directory) + StateOf(directory + "/hosts.toml");
+  for (const std::string& file : files) state += StateOf(file);
+  return state;
 }
 
 // A name is part of a path here.
@@ -54,7 +56,10 @@ HostEntry FromCertificates(const std::string& directory) {
   for (const std::string& name : names) {
     const std::string path = directory + "/" + name;
     if (name.ends_with(".crt")) entry.ca.push_back(path);
-    if (name.ends_with(".cert")) entry.client.emplace_back(path, path.substr(0, path.size() - 5) + ".key");
+    if (!name.ends_with(".cert")) continue;
+    const std::string key = name.substr(0, name.size() - 5) + ".key";
+    const bool has_key = std::find(names.begin(), names.end(), key) != names.end();
+    entry.client.emplace_back(path, has_key ? directory + "/" + key : "");  // or it is in the same file
   }
   return entry;
 }
@@ -89,10 +94,9 @@ std::shared_ptr<const Endpoints> HostsDir::Find(const std::string& host) {
   if (known.endpoints && now - known.looked < kLookAgain) return known.endpoints;
   known.looked = now;
   const std::string directory = DirectoryFor(host);
-  std::string state = StateOfAll(directory);
-  if (!known.endpoints || known.state != state) {
-    known.state = std::move(state);
+  if (!known.endpoints || known.state != StateOfAll(directory, known.endpoints->files)) {
     known.endpoints = directory.empty() ? none : Load(host, directory);
+    known.state = StateOfAll(directory, known.endpoints->files);
   }
   auto found = known.endpoints;
   if (known_.size() > kRegistriesMax) known_.clear();
@@ -110,7 +114,7 @@ std::shared_ptr<const Endpoints> HostsDir::Load(const std::string& host, const s
     broken = parsed.status();
     if (parsed.ok()) file = std::move(*parsed);
   }
-  if (!broken.ok()) file.server = FromCertificates(directory);
+  if (!broken.ok() || text->empty()) file.server = FromCertificates(directory);
   if (!broken.ok() && broken.errno_override() != ENOENT) {
     out->note = path + ": " + broken.message();
     log::Error("hosts.toml is not used, the registry is asked without mirrors until it is mended registry={} error=\"{}\"", host, out->note);
@@ -118,14 +122,14 @@ std::shared_ptr<const Endpoints> HostsDir::Load(const std::string& host, const s
   for (const std::string& unknown : file.unknown) log::Warn("unknown key in hosts.toml is ignored file={} key=\"{}\"", path, unknown);
   out->registry = Make(file.server, host, /*mirror=*/false, *out);
   for (const HostEntry& entry : file.mirrors) {
-    if (auto mirror = Make(entry, host, /*mirror=*/true, *out)) out->mirrors.push_back(std::move(mirror));
+    out->mirrors.push_back(Make(entry, host, /*mirror=*/true, *out));
   }
   return out;
 }
 
 uint64_t HostsDir::IdOf(const std::string& name) { return ids_.emplace(name, ids_.size() + 1).first->second; }
 
-// Null: a mirror whose certificates cannot be read is left out.
+// What cannot be read of its certificates is left out, and said.
 std::shared_ptr<const Endpoint> HostsDir::Make(const HostEntry& entry, const std::string& host, bool mirror, Endpoints& out) {
   auto endpoint = std::make_shared<Endpoint>();
   if (entry.url) {
@@ -142,14 +146,13 @@ std::shared_ptr<const Endpoint> HostsDir::Make(const HostEntry& entry, const std
   endpoint->push = entry.push;
   endpoint->headers = entry.headers;
   endpoint->connect_timeout = entry.dial_timeout.value_or(std::chrono::milliseconds(0));
-  if (mirror) {
-    endpoint->id = IdOf(host + "\n" + endpoint->base.ToString());
-    if (endpoint->base.host != host && endpoint->base.host != UpstreamOf(host)) endpoint->ns = host;
-  }
+  if (mirror) endpoint->id = IdOf(host + "\n" + endpoint->base.ToString());
+  if (endpoint->base.host != host && endpoint->base.host != UpstreamOf(host)) endpoint->ns = host;
   if (entry.ca.empty() && entry.client.empty() && !entry.skip_verify) return endpoint;
   auto tls = std::make_shared<TlsSettings>();
   tls->skip_verify = entry.skip_verify;
   for (const std::string& ca : entry.ca) {
+    out.files.push_back(ca);
     auto pem = ReadFile(ca, kCertificateBytesMax);
     if (!pem.ok()) {
       const std::string what = "ca: " + pem.status().message() + " (of " + host + " in hosts.toml)";
@@ -164,6 +167,7 @@ std::shared_ptr<const Endpoint> HostsDir::Make(const HostEntry& entry, const std
     tls->client_key = entry.client.front().second;
     for (const std::string& needed : {tls->client_certificate, tls->client_key}) {
       struct stat st;
+      if (!needed.empty()) out.files.push_back(needed);
       if (needed.empty() || ::stat(needed.c_str(), &st) == 0) continue;
       const std::string what = "client: " + needed + " is not there (of " + host + " in hosts.toml)";
       log::Error("client certificate is missing registry={} error=\"{}\"", host, what);

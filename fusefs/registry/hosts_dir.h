@@ -40,6 +40,7 @@ struct Endpoint {
 struct Endpoints {
   std::shared_ptr<const Endpoint> registry;  // null: nothing is configured, the client knows it by its name
   std::vector<std::shared_ptr<const Endpoint>> mirrors;
+  std::vector<std::string> files;  // authorities and certificates that were read: when one changes, all of it is read again
   std::string note;  // what of the configuration could not be used, for messages; "" if all could
 };
 

@@ -45,8 +45,10 @@ Status ReadBool(const toml::node& node, std::string_view key, bool& out) {
 
 Status ReadCapabilities(const toml::node& node, HostEntry& out) {
   HR_ASSIGN_OR_RETURN(const std::vector<std::string> names, Texts(node, "capabilities"));
+  if (names.empty()) return OkStatus();  // as in containerd: all
   out.pull = out.resolve = out.push = false;
-  for (const std::string& name : names) {
+  for (std::string name : names) {
+    for (char& c : name) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
     if (name == "pull") out.pull = true;
     else if (name == "resolve") out.resolve = true;
     else if (name == "push") out.push = true;
@@ -151,7 +153,7 @@ Status ReadEntry(const toml::table& table, const std::string& directory, std::in
 Result<Url> ParseHost(std::string_view text, const toml::node& node, const std::string& key) {
   if (text.size() > kUrlBytesMax) return Wrong(node, key, "too long");
   std::string url(text);
-  if (url.find("://") == std::string::npos) url = (IsLoopbackHost(url.substr(0, url.find('/'))) ? "http://" : "https://") + url;
+  if (url.find("://") == std::string::npos) url = "https://" + url;
   auto parsed = Url::Parse(url);
   if (!parsed.ok()) return Wrong(node, key, parsed.status().message() + "; write for example \"https://mirror.example\"");
   if (parsed->target.find('?') != std::string::npos) return Wrong(node, key, "a query may not stand here");

@@ -1,7 +1,11 @@
 // hosts.toml: what the file says, where it is looked for, and how mirrors are asked, left and come back.
 #include "fusefs/registry/hosts_dir.h"
 
+#include <fcntl.h>
 #include <sys/stat.h>
+#include <unistd.h>
+
+#include <thread>
 
 #include "fusefs/registry/hosts_toml.h"
 #include "test/registry/client_fixture.h"
@@ -51,6 +55,10 @@ TEST(HostsTomlTest, EveryKey) {
   EXPECT_EQ(second.client.at(0).first, "/certs/e.pem");
   EXPECT_EQ(file->mirrors[2].url->scheme, "https");
   EXPECT_TRUE(ParseHostsToml("", "/x")->mirrors.empty());
+  auto all = ParseHostsToml("[host.'m']\ncapabilities = []\n[host.'n']\ncapabilities = ['Pull']", "/x");
+  ASSERT_OK(all);
+  EXPECT_TRUE(all->mirrors[0].pull && all->mirrors[0].resolve && all->mirrors[0].push);
+  EXPECT_TRUE(all->mirrors[1].pull && !all->mirrors[1].resolve);
   EXPECT_EQ(ParseHostsToml("colour = 'red'", "/x")->unknown, std::vector<std::string>{"colour (line 1)"});
 }
 
@@ -300,8 +308,31 @@ TEST_F(HostsTest, CertificateFiles) {
   ASSERT_NE(found->registry->tls, nullptr);
   EXPECT_EQ(found->registry->tls->ca_pem, "authority\n");
   EXPECT_THAT(found->registry->tls->client_certificate, ::testing::EndsWith("me.cert"));
+  EXPECT_EQ(found->registry->tls->client_key, "");  // in the same file
+  Write("q.example", "certificate", "me.cert");
+  Write("q.example", "key", "me.key");
+  Write("q.example", "");  // an empty hosts.toml is as good as none
+  found = hosts.Find("q.example");
+  ASSERT_NE(found->registry->tls, nullptr);
   EXPECT_THAT(found->registry->tls->client_key, ::testing::EndsWith("me.key"));
-  EXPECT_THAT(found->note, HasSubstr("me.key is not there"));
+  Write("p.example", "[host.\"https://m.example\"]\nca = 'gone.crt'\nclient = 'gone.pem'\n");
+  EXPECT_THAT(hosts.Find("p.example")->note, ::testing::AllOf(HasSubstr("gone.crt"), HasSubstr("gone.pem is not there")));
+}
+
+// Goal: an authority that is replaced in its place counts within seconds.
+TEST_F(HostsTest, RotatedAuthority) {
+  Write("r.example", "one", "own.crt");
+  Write("r.example", "server = \"https://r.example\"\nca = 'own.crt'\n");
+  HostsDir hosts(options_.hosts_dir);
+  EXPECT_EQ(hosts.Find("r.example")->registry->tls->ca_pem, "one\n");
+  const int fd = ::open((options_.hosts_dir + "/r.example/own.crt").c_str(), O_WRONLY | O_TRUNC);  // the directory does not change
+  ASSERT_EQ(::write(fd, "second", 6), 6);
+  ::close(fd);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (hosts.Find("r.example")->registry->tls->ca_pem != "second\n") {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  }
 }
 
 // Goal: "server" replaces the registry's own address, with what override_path says.
@@ -312,6 +343,7 @@ TEST_F(HostsTest, Server) {
   client_->Fetch({"upstream.example/team/model:latest", digest_}, 0, 10, sink);
   EXPECT_OK(sink->Wait());
   EXPECT_EQ(registry_.counts().blob_gets, 1u);
+  EXPECT_THAT(registry_.requests().back().target, HasSubstr("?ns=upstream.example"));
 }
 
 }  // namespace
