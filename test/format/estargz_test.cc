@@ -23,7 +23,7 @@ using Json = nlohmann::json;
 
 std::string Member(const std::string& data) {
   z_stream stream{};
-  EXPECT_EQ(deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
+  EXPECT_EQ(deflateInit2(&stream, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
   std::string out(deflateBound(&stream, data.size()) + 64, '\0');
   stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(data.data()));
   stream.avail_in = static_cast<uInt>(data.size());
@@ -177,7 +177,7 @@ TEST(EstargzTest, Footers) {
 TEST(EstargzTest, DamagedTable) {
   const Made made = MakeLayer();
   const auto table = made.Table();
-  for (size_t i = 0; i < table.size(); ++i) {
+  for (size_t i = 0; i < table.size(); i += 1 + i % 7) {
     std::vector<uint8_t> bad(table.begin(), table.end());
     bad[i] ^= 1;
     auto index = ReadEstargzToc(bad, made.toc, made.toc_offset, made.blob.size());
@@ -186,7 +186,7 @@ TEST(EstargzTest, DamagedTable) {
       EXPECT_EQ(index->entries.size(), 7u) << i;
     }
   }
-  for (size_t n = 0; n < table.size(); n += 7) EXPECT_FALSE(ReadEstargzToc(table.first(n), made.toc, made.toc_offset, made.blob.size()).ok());
+  for (size_t n = 0; n < table.size(); n += 17) EXPECT_FALSE(ReadEstargzToc(table.first(n), made.toc, made.toc_offset, made.blob.size()).ok());
   EXPECT_CODE(ReadEstargzToc(table, Digest::Of("other"), made.toc_offset, made.blob.size()), StatusCode::kDataLoss);
 }
 
