@@ -96,15 +96,9 @@ void LayerManager::Attach(const std::shared_ptr<Layer>& layer) {
     ahead = layer->pins == 0;
   }
   if (stopping_.load()) return Finish(layer, CancelledError("headrace-fused stops"));
-  Status status;
   if (layer->ask.label.empty()) {
-    status = AttachByManifest(layer);  // finishes by itself if it goes on to learn
-    bool learning = false;
-    {
-      MutexLock lock(mu_);
-      learning = layer->learning;
-    }
-    if (!learning) Finish(layer, status);
+    const Result<bool> attached = AttachByManifest(layer);
+    if (!attached.ok() || *attached) Finish(layer, attached.status());
     return;
   }
   Finish(layer, AttachByLabel(layer));
@@ -126,7 +120,7 @@ Status LayerManager::AttachByLabel(const std::shared_ptr<Layer>& layer) {
   return Keep(layer, std::move(table));
 }
 
-Status LayerManager::AttachByManifest(const std::shared_ptr<Layer>& layer) {
+Result<bool> LayerManager::AttachByManifest(const std::shared_ptr<Layer>& layer) {
   const LayerAsk& ask = layer->ask;
   auto image = catalog_.Get(ask.image_ref, ask.manifest_digest);
   if (!image.ok()) return FromRegistry(image.status(), "manifest");
@@ -151,7 +145,10 @@ Status LayerManager::AttachByManifest(const std::shared_ptr<Layer>& layer) {
       record.kind = hint->format == format::LayerFormat::kHeadrace ? TableKind::kHeadrace : TableKind::kZstdChunked;
       table = FetchTable(std::move(record), described.size);
     }
-    if (table.ok()) return Keep(layer, std::move(*table));
+    if (table.ok()) {
+      HR_RETURN_IF_ERROR(Keep(layer, std::move(*table)));
+      return true;
+    }
     if (!CannotBeRead(table.status())) return table.status();
     unreadable = table.status();
   }
@@ -159,24 +156,32 @@ Status LayerManager::AttachByManifest(const std::shared_ptr<Layer>& layer) {
     log::Warn("a layer's table of contents cannot be used, the whole layer is read instead image={} layer={} error=\"{}\"", ask.image_ref,
               ask.blob.ToString(), unreadable.ToString());
   }
-  if (auto kept = KeptTable(ask, described)) return Keep(layer, std::move(*kept));
+  if (auto kept = KeptTable(ask, described)) {
+    HR_RETURN_IF_ERROR(Keep(layer, std::move(*kept)));
+    return true;
+  }
   if (!options_.learn) return UnimplementedError("it has no table of contents (layers.without_table = \"leave\")");
   Learn(layer, described);
-  return OkStatus();
+  return false;
 }
 
-Result<LayerManager::Table> LayerManager::FetchTable(LayerRecord record, uint64_t blob_size) {
-  if (blob_size != 0 && record.toc.blob_size != blob_size) return InvalidArgumentError("its table of contents is of a blob of another size");
+// The bytes of the blob that are the record's table, read and verified on the way.
+Result<LayerManager::Table> LayerManager::FetchTableAt(LayerRecord record, uint64_t offset, uint64_t size) {
   Table table;
-  auto read = [&](std::string_view bytes) -> Status {
-    HR_ASSIGN_OR_RETURN(table.index, ReadTable(record, bytes));
+  auto bytes = reader_.Range(record.Blob(), offset, size, [&](std::string_view fetched) -> Status {
+    HR_ASSIGN_OR_RETURN(table.index, ReadTable(record, fetched));
     return OkStatus();
-  };
-  auto bytes = reader_.Range(record.Blob(), record.toc.offset, record.toc.compressed_size, read);
+  });
   if (!bytes.ok()) return FromRegistry(bytes.status(), "table of contents").Annotate(record.ask.image_ref);
   table.record = std::move(record);
   table.bytes = std::move(*bytes);
   return table;
+}
+
+Result<LayerManager::Table> LayerManager::FetchTable(LayerRecord record, uint64_t blob_size) {
+  if (blob_size != 0 && record.toc.blob_size != blob_size) return InvalidArgumentError("its table of contents is of a blob of another size");
+  const format::TocLocation toc = record.toc;
+  return FetchTableAt(std::move(record), toc.offset, toc.compressed_size);
 }
 
 Result<LayerManager::Table> LayerManager::FetchEstargz(LayerRecord record) {
@@ -191,22 +196,11 @@ Result<LayerManager::Table> LayerManager::FetchEstargz(LayerRecord record) {
     return InvalidArgumentError("its eStargz footer points to a table of contents that is not there");
   }
   record.estargz_offset = footer.toc_offset;
+  if (footer.toc_offset < tail_at) return FetchTableAt(std::move(record), footer.toc_offset, end - footer.toc_offset);
   Table table;
-  auto read = [&](std::string_view bytes) -> Status {
-    HR_ASSIGN_OR_RETURN(table.index, ReadTable(record, bytes));
-    return OkStatus();
-  };
-  std::string bytes;
-  if (footer.toc_offset >= tail_at) {
-    bytes = tail->substr(footer.toc_offset - tail_at, end - footer.toc_offset);
-    HR_RETURN_IF_ERROR(read(bytes));
-  } else {
-    auto fetched = reader_.Range(record.Blob(), footer.toc_offset, end - footer.toc_offset, read);
-    if (!fetched.ok()) return FromRegistry(fetched.status(), "eStargz table of contents").Annotate(record.ask.image_ref);
-    bytes = std::move(*fetched);
-  }
+  table.bytes = tail->substr(footer.toc_offset - tail_at, end - footer.toc_offset);
+  HR_ASSIGN_OR_RETURN(table.index, ReadTable(record, table.bytes));
   table.record = std::move(record);
-  table.bytes = std::move(bytes);
   return table;
 }
 
@@ -237,7 +231,7 @@ Status LayerManager::LearnNow(const std::shared_ptr<Layer>& layer, const ImageLa
   table.bytes = std::move(learned->table);
   record.table = Digest::Of(table.bytes);
   table.record = std::move(record);
-  HR_ASSIGN_OR_RETURN(table.index, ReadTable(table.record, table.bytes));
+  HR_ASSIGN_OR_RETURN(table.index, format::ReadLearnedTable(table.bytes));  // its digest was just made
   Status kept = store_.KeepLearned(table.record, table.bytes);
   if (!kept.ok()) log::Warn("a learned table is not kept for later error=\"{}\"", kept.ToString());
   return Keep(layer, std::move(table));

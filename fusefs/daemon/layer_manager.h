@@ -132,7 +132,9 @@ class LayerManager {
   void BeginAhead(const std::string& image_ref, const std::string& manifest_digest, const Image& image, size_t from, bool streams);
   void Attach(const std::shared_ptr<Layer>& layer);
   Status AttachByLabel(const std::shared_ptr<Layer>& layer);
-  Status AttachByManifest(const std::shared_ptr<Layer>& layer);
+  // False: it goes on to be learned, and finishes then.
+  Result<bool> AttachByManifest(const std::shared_ptr<Layer>& layer);
+  Result<Table> FetchTableAt(LayerRecord record, uint64_t offset, uint64_t size);
   Result<Table> FetchTable(LayerRecord record, uint64_t blob_size);
   Result<Table> FetchEstargz(LayerRecord record);
   void Learn(const std::shared_ptr<Layer>& layer, const ImageLayer& described);

@@ -20,6 +20,10 @@ namespace headrace::format {
 // The one annotation that containerd hands to a snapshotter whatever its configuration (prefix containerd.io/snapshot/).
 inline constexpr std::string_view kTocLabel = "containerd.io/snapshot/headrace.toc";
 
+// The same way: "off" asks that nothing of the layer is fetched in the background.
+inline constexpr std::string_view kFillLabel = "containerd.io/snapshot/headrace.fill";
+inline constexpr std::string_view kFillOff = "off";
+
 struct TocLocation {
   Digest digest;               // of the compressed TOC
   uint64_t offset = 0;         // in the blob, past the 8-byte header of the skippable frame

@@ -7,6 +7,7 @@
 
 #include "fusefs/base/log.h"
 #include "fusefs/format/tar_writer.h"
+#include "fusefs/format/toc.h"
 #include "snapshotter/cli/layer_maker.h"
 #include "snapshotter/cli/progress.h"
 #include "snapshotter/cli/tree_scan.h"
@@ -121,7 +122,7 @@ class Builder {
     report_.layers[i] = {plan.title,         made.summary.blob_digest, made.summary.diff_id, made.summary.blob_size,
                          made.summary.tar_size, made.summary.files,       made.summary.chunks,  there};
     descriptors_[i] = std::move(made.descriptor);
-    if (options_.no_fill) descriptors_[i].annotations["containerd.io/snapshot/headrace.fill"] = "off";
+    if (options_.no_fill) descriptors_[i].annotations[std::string(format::kFillLabel)] = format::kFillOff;
     return {};
   }
 

@@ -3,14 +3,13 @@
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
-#include <zlib.h>
-#include <zstd.h>
 
 #include <future>
 #include <nlohmann/json.hpp>
 
 #include "fusefs/base/file.h"
 #include "test/daemon/daemon_fixture.h"
+#include "test/support/compress.h"
 #include "test/support/overlay_dirs.h"
 
 namespace headrace::test {
@@ -28,25 +27,8 @@ std::string Noise(size_t size, unsigned seed) {
   return bytes;
 }
 
-std::string Gzip(const std::string& data) {
-  z_stream stream{};
-  EXPECT_EQ(deflateInit2(&stream, 6, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
-  std::string out(deflateBound(&stream, data.size()) + 64, '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(data.data()));
-  stream.avail_in = static_cast<uInt>(data.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
-  out.resize(stream.total_out);
-  deflateEnd(&stream);
-  return out;
-}
-
-std::string Zstd(const std::string& data) {
-  std::string out(ZSTD_compressBound(data.size()), '\0');
-  out.resize(ZSTD_compress(out.data(), out.size(), data.data(), data.size(), 1));
-  return out;
-}
+std::string InGzip(const std::string& data) { return Gzip(data); }
+std::string InZstd(const std::string& data) { return Zstd(data, 1); }
 
 struct ForeignLayer {
   std::string blob;
@@ -121,7 +103,7 @@ TEST_F(DaemonForeignLayersTest, RandomTreesLikeOverlayfs) {
   const uint64_t seed = TestSeed();
   SCOPED_TRACE("HEADRACE_TEST_SEED=" + std::to_string(seed));
   const auto trees = RandomLayers(seed, {.layers = 4, .entries_per_layer = 60, .file_bytes_max = 300'000});
-  const std::vector<Compress> ways = {nullptr, Gzip, Zstd, Gzip};
+  const std::vector<Compress> ways = {nullptr, InGzip, InZstd, InGzip};
   std::vector<ForeignLayer> layers;
   for (size_t i = 0; i < trees.size(); ++i) layers.push_back(Layer(trees[i], ways[i]));
   const std::string top = MountImage(layers, Image(layers));
@@ -140,7 +122,7 @@ TEST_F(DaemonForeignLayersTest, RandomTreesLikeOverlayfs) {
 
 // Goal: a blob is read once: wire bytes are the blob's, reads afterwards are local; the next image with the layer needs its manifest only.
 TEST_F(DaemonForeignLayersTest, LearnedOnce) {
-  ForeignLayer layer = Layer({Dir("d"), File("d/f", Noise(5 << 20, 1)), File("g", "small")}, Gzip);
+  ForeignLayer layer = Layer({Dir("d"), File("d/f", Noise(5 << 20, 1)), File("g", "small")}, InGzip);
   const std::string manifest = Image({layer});
   const uint64_t before = registry.counts().blob_bytes;
   ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
@@ -185,7 +167,7 @@ TEST_F(DaemonForeignLayersTest, ZstdChunked) {
 // Goal: a table of contents that is not what the manifest says, or makes no sense, costs laziness and nothing else.
 TEST_F(DaemonForeignLayersTest, BrokenTableIsLearned) {
   for (const char* position : {"0:10:10:1", "5:100000000:10:1", "nonsense", "10:20:30:1"}) {
-    ForeignLayer layer = Layer({File("f", position)}, Zstd);
+    ForeignLayer layer = Layer({File("f", position)}, InZstd);
     layer.annotations = {{"io.github.containers.zstd-chunked.manifest-checksum", Digest::Of("x").ToString()},
                          {"io.github.containers.zstd-chunked.manifest-position", position}};
     const std::string id = std::to_string(registry.counts().requests + 1);
@@ -231,7 +213,7 @@ TEST_F(DaemonForeignLayersTest, PendingUntilRead) {
 
 // Goal: a daemon that stops while a layer is being read stops, and begins anew afterwards.
 TEST_F(DaemonForeignLayersTest, StopWhileReading) {
-  ForeignLayer layer = Layer({File("f", Noise(2 << 20, 6))}, Zstd);
+  ForeignLayer layer = Layer({File("f", Noise(2 << 20, 6))}, InZstd);
   const std::string manifest = Image({layer});
   registry.AddFault({.kind = Fault::Kind::kHold, .path_contains = layer.digest.Hex(), .times = -1});
   grpc::ClientContext context;
@@ -248,7 +230,7 @@ TEST_F(DaemonForeignLayersTest, StopWhileReading) {
 // Goal: what containerd will ask next is there before it asks: the second layer is attached although nobody asked for it.
 TEST_F(DaemonForeignLayersTest, NextLayersAhead) {
   std::vector<ForeignLayer> layers;
-  for (int i = 0; i < 3; ++i) layers.push_back(Layer({File("f" + std::to_string(i), Noise(3000, 7))}, Gzip));
+  for (int i = 0; i < 3; ++i) layers.push_back(Layer({File("f" + std::to_string(i), Noise(3000, 7))}, InGzip));
   const std::string manifest = Image(layers);
   ASSERT_OK(Mount(Ask("1", "", layers[0], manifest)));
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);

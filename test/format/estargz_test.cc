@@ -3,7 +3,6 @@
 #include "fusefs/format/estargz.h"
 
 #include <gtest/gtest.h>
-#include <zlib.h>
 
 #include <nlohmann/json.hpp>
 
@@ -13,6 +12,7 @@
 #include "fusefs/format/tar_writer.h"
 #include "fusefs/format/toc.h"
 #include "test/format/layer_fixture.h"
+#include "test/support/compress.h"
 #include "test/support/matchers.h"
 #include "test/support/temp_dir.h"
 
@@ -21,19 +21,7 @@ namespace {
 
 using Json = nlohmann::json;
 
-std::string Member(const std::string& data) {
-  z_stream stream{};
-  EXPECT_EQ(deflateInit2(&stream, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
-  std::string out(deflateBound(&stream, data.size()) + 64, '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(data.data()));
-  stream.avail_in = static_cast<uInt>(data.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
-  out.resize(stream.total_out);
-  deflateEnd(&stream);
-  return out;
-}
+std::string Member(const std::string& data) { return headrace::test::Gzip(data, 1); }
 
 std::string Footer(uint64_t offset, bool legacy = false) {
   char hex[17];

@@ -2,8 +2,6 @@
 #include "fusefs/stream/learn_layer.h"
 
 #include <gtest/gtest.h>
-#include <zlib.h>
-#include <zstd.h>
 
 #include <filesystem>
 #include <future>
@@ -12,6 +10,7 @@
 #include "fusefs/stream/content_id.h"
 #include "fusefs/stream/decoding_source.h"
 #include "test/stream/fake_source.h"
+#include "test/support/compress.h"
 #include "test/support/matchers.h"
 #include "test/support/random_tree.h"
 #include "test/support/temp_dir.h"
@@ -33,19 +32,7 @@ std::string Noise(size_t size, unsigned seed) {
 
 std::vector<uint8_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }
 
-std::string Gzip(const std::string& data) {
-  z_stream stream{};
-  EXPECT_EQ(deflateInit2(&stream, 1, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY), Z_OK);
-  std::string out(deflateBound(&stream, data.size()) + 64, '\0');
-  stream.next_in = reinterpret_cast<Bytef*>(const_cast<char*>(data.data()));
-  stream.avail_in = static_cast<uInt>(data.size());
-  stream.next_out = reinterpret_cast<Bytef*>(out.data());
-  stream.avail_out = static_cast<uInt>(out.size());
-  EXPECT_EQ(deflate(&stream, Z_FINISH), Z_STREAM_END);
-  out.resize(stream.total_out);
-  deflateEnd(&stream);
-  return out;
-}
+std::string Gzip(const std::string& data) { return test::Gzip(data, 1); }
 
 class LearnLayerTest : public ::testing::Test {
  protected:
@@ -100,10 +87,8 @@ class LearnLayerTest : public ::testing::Test {
 };
 
 TEST_F(LearnLayerTest, PlainGzipAndZstd) {
-  std::string zstd(ZSTD_compressBound(tar_.size()), '\0');
-  zstd.resize(ZSTD_compress(zstd.data(), zstd.size(), tar_.data(), tar_.size(), 1));
   source_.ServeEverything();
-  for (const std::string& blob : {tar_, Gzip(tar_), zstd}) {
+  for (const std::string& blob : {tar_, Gzip(tar_), test::Zstd(tar_, 1)}) {
     done_ = 0;
     auto learned = LearnLayer(Request(blob, tar_), source_, *cache_);
     ASSERT_OK(learned);
