@@ -259,6 +259,7 @@ Result<HttpRequest> Authenticator::MakeTokenRequest(const AuthTarget& target, co
     }
   }
   request.url = std::move(*realm);
+  request.tls = target.tls;
   return request;
 }
 

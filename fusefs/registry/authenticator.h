@@ -13,6 +13,7 @@
 #include <chrono>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -31,6 +32,7 @@ struct AuthTarget {
   std::string actions = "pull";     // "pull" or "pull,push"
   std::string mount_from;           // another repository that must be readable, or ""
   bool plain_http = false;          // the registry is spoken to without TLS
+  std::shared_ptr<const TlsSettings> tls;  // counts for its token server as well; may be null
 
   std::string Key() const { return host + "\n" + repository + "\n" + actions + "\n" + mount_from; }
 };

@@ -3,6 +3,7 @@
 #include <exception>
 
 #include "fusefs/registry/limits.h"
+#include "fusefs/registry/url.h"
 
 namespace headrace::registry {
 
@@ -21,7 +22,10 @@ CredentialAnswer CredentialChain::Walk(const CredentialQuery& query) const {
     if (none.why_none.size() + answer.why_none.size() > kWhyNoneBytesMax) continue;
     none.why_none += (none.why_none.empty() ? "" : "; ") + answer.why_none;
   }
-  if (none.why_none.empty()) none.why_none = "no source of credentials is configured";
+  if (none.why_none.empty()) {
+    none.why_none = "no source of credentials is configured; log in (docker login " + CleanText(query.host, kErrorDetailBytesMax) +
+                    ") and name that file in registry.docker_config, or set another source (section keychain)";
+  }
   return none;
 }
 

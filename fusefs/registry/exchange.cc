@@ -189,6 +189,7 @@ void Exchange::BeginEndpoint() {
     if (!redirect_key_.empty()) redirect_key_ += "\n" + std::to_string(mirror.id);
     Metrics::Add(context_.metrics->mirror_requests);
   }
+  if (const Endpoint* at = endpoint()) auth_.tls = at->tls;
   url_ = request_.target.value_or(home_);
   from_cache_ = false;
   redirects_ = 0;
@@ -234,10 +235,12 @@ void Exchange::Send() {
   http.url = url_;
   http.headers = request_.headers;
   http.bulk = request_.bulk;
-  if (const Endpoint* at = endpoint(); at != nullptr && AtHome()) {
-    http.headers.insert(http.headers.end(), at->headers.begin(), at->headers.end());
-    http.tls = at->tls;
-    http.connect_timeout = at->connect_timeout;
+  if (const Endpoint* at = endpoint(); at != nullptr) {
+    http.tls = at->tls;  // also where it redirects to: a store beside the registry has the same authority
+    if (AtHome()) {
+      http.headers.insert(http.headers.end(), at->headers.begin(), at->headers.end());
+      http.connect_timeout = at->connect_timeout;
+    }
   }
   if (AtHome() && !authorization_.empty()) http.headers.push_back("Authorization: " + authorization_);
   if (request_.body) http.upload_bytes = request_.body->size();

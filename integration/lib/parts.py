@@ -43,21 +43,22 @@ def bcrypt(password):
 
 
 class Registry:
-    """docker-registry on the loopback interface of the sandbox. users: {name: password} that it asks for (htpasswd)."""
+    """docker-registry on the loopback interface of the sandbox. users: {name: password} that it asks for (htpasswd). Several with other
+    names may share the storage of the first one (`root`). extra: further lines of its configuration; http: of that section."""
 
-    def __init__(self, box, host=REGISTRY, users=None):
+    def __init__(self, box, host=REGISTRY, users=None, name="registry", root=None, extra="", http=""):
         program = need_program(DEPS / "registry/usr/bin/docker-registry", "docker-registry")
         self.host = host
-        self.root = box.path("registry")
-        config = box.directory / "registry.yml"
+        self.root = root or box.path(name)
+        config = box.directory / f"{name}.yml"
         config.write_text(f"version: 0.1\nlog: {{level: warn, accesslog: {{disabled: true}}}}\n"
-                          f"storage: {{filesystem: {{rootdirectory: {self.root}}}}}\nhttp: {{addr: '{host}'}}\n")
+                          f"storage: {{filesystem: {{rootdirectory: {self.root}}}}}\nhttp: {{addr: '{host}'{', ' + http if http else ''}}}\n{extra}")
         if users is not None:
             self.passwords = box.directory / "htpasswd"
             self.set_users(users)
             with open(config, "a") as out:
                 out.write(f"auth: {{htpasswd: {{realm: test, path: {self.passwords}}}}}\n")
-        self.daemon = Daemon(box, "registry", [program, "serve", config], {"OTEL_TRACES_EXPORTER": "none"})
+        self.daemon = Daemon(box, name, [program, "serve", config], {"OTEL_TRACES_EXPORTER": "none"})
         self.daemon.wait_until(lambda: port_answers(host), f"a registry on {host}")
 
     def set_users(self, users):
