@@ -13,8 +13,8 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 bool IsRedirect(int status) { return status == 301 || status == 302 || status == 303 || status == 307 || status == 308; }
-// How stores refuse presigned URLs that have expired.
-bool IsExpired(int status) { return status == 401 || status == 403 || status == 404 || status == 410; }
+// How stores refuse presigned URLs that have expired; 400 is said of the session's token that they were signed with.
+bool IsExpired(int status) { return status == 400 || status == 401 || status == 403 || status == 404 || status == 410; }
 
 std::string_view HttpStatusName(int status) {
   switch (status) {
@@ -57,6 +57,11 @@ void RedirectCache::Store(const std::string& key, const Url& url) {
     if (entries_.size() >= kRedirectCacheMax) entries_.clear();  // costs one redirect each
   }
   entries_[key] = {url, Clock::now() + kRedirectLifetime};
+}
+
+void RedirectCache::Drop(const std::string& key, const Url& url) {
+  auto found = entries_.find(key);
+  if (found != entries_.end() && found->second.url.ToString() == url.ToString()) entries_.erase(found);
 }
 
 bool MirrorHealth::Usable(uint64_t id, const std::string& key) {
@@ -309,7 +314,7 @@ void Exchange::OnDone(Status status) {
       return RenewAuthorization();
     case Mode::kRenewRedirect:
       redirect_renewed_ = true;
-      context_.redirects->Drop(redirect_key_);
+      context_.redirects->Drop(redirect_key_, url_);  // who met it first may have renewed it by now
       url_ = request_.target.value_or(home_);
       from_cache_ = false;
       return BeginAtRedirect();
@@ -377,7 +382,7 @@ Status Exchange::HttpError() const {
 void Exchange::Finish(Status status) {
   if (handler_ == nullptr) return;
   const bool elsewhere = !url_.host.empty() && !AtHome();
-  if (elsewhere && !status.ok()) context_.redirects->Drop(redirect_key_);
+  if (elsewhere && !status.ok()) context_.redirects->Drop(redirect_key_, url_);
   if (!status.ok() && NextEndpoint(status)) return;
   ExchangeResult result;
   result.http_status = head_.status;

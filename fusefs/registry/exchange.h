@@ -30,7 +30,8 @@ class RedirectCache {
  public:
   std::optional<Url> Find(const std::string& key);
   void Store(const std::string& key, const Url& url);
-  void Drop(const std::string& key) { entries_.erase(key); }
+  // `url` does not do any more; another one that came meanwhile stays.
+  void Drop(const std::string& key, const Url& url);
 
  private:
   struct Entry {

@@ -42,12 +42,12 @@ TEST_F(ClientFlowTest, ExpiredRedirectIsRenewed) {
   LogIn();
   registry_.RedirectBlobs(true);
   EXPECT_OK(FetchStatus(0, 10));
-  for (int status : {401, 403, 404, 410}) {
+  for (int status : {400, 401, 403, 404, 410}) {
     registry_.ExpireRedirects(status);
     registry_.ExpireTokens();  // and the token with it
     EXPECT_OK(FetchStatus(0, 10));
   }
-  EXPECT_EQ(registry_.counts().blob_gets, 5u);
+  EXPECT_EQ(registry_.counts().blob_gets, 6u);
   NoCredentialsAtCdn();
 }
 
