@@ -455,7 +455,8 @@ void HttpEngine::Impl::Finish(Id id, Status status) {
   if (transfer->easy != nullptr) {
     active_.erase(transfer->easy);
     curl_multi_remove_handle(multi_, transfer->easy);
-    if (idle_.size() < kIdleHandlesMax) {
+    // Not one that failed: libcurl leaves something of such a transfer behind (after a name that was not found it refuses a buffer size).
+    if (status.ok() && idle_.size() < kIdleHandlesMax) {
       idle_.push_back(transfer->easy);
     } else {
       curl_easy_cleanup(transfer->easy);
