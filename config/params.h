@@ -28,6 +28,7 @@
   X(Fused, "keychain", credentials_file, Text, "", "", "", "Our own file of credentials (JSON, only its owner may read it), asked last; empty = none.") \
   X(Fused, "keychain", program_timeout, Duration, "30s", "1s", "5m", "How long a credential provider or helper may take before it is killed.") \
   X(Fused, "stream", read_deadline, Duration, "5m", "1s", "24h", "How long a read waits for a failing registry before it gets EIO. EIO on a mapped page kills the reader: keep it long.") \
+  X(Fused, "stream", after_deadline, Text, "eio", "", "", "What a read gets at its deadline: eio = an error; wait = it waits on until the bytes come or its process is killed.") \
   X(Fused, "stream", range_max, Size, "8MiB", "64KiB", "64MiB", "Compressed bytes that one GET asks for at most.")               \
   X(Fused, "stream", inflight_max, Size, "0", "0", "64GiB", "Memory for chunks on their way, compressed and decoded; 0 = a sixteenth of the memory, 256 MiB to 1 GiB.") \
   X(Fused, "stream", fill_rate, Size, "64MiB", "0", "1TiB", "Compressed bytes a second of the rest of an image, once a large file of it is read; 0 = none of it.") \

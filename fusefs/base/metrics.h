@@ -31,6 +31,7 @@ namespace headrace {
   X(chunk_hash_us, "headrace_chunk_hash_microseconds_total", "counter", "time of cores spent on the digests of chunks") \
   X(cache_write_us, "headrace_cache_write_microseconds_total", "counter", "time spent on writing chunks to the local cache") \
   X(reads_stalled, "headrace_reads_stalled_total", "counter", "reads that waited for bytes")                          \
+  X(reads_past_deadline, "headrace_reads_past_deadline_total", "counter", "times that a read went on waiting after its deadline (after_deadline = wait)") \
   X(read_stall_us, "headrace_read_stall_microseconds_total", "counter", "how long they waited, added up")             \
   X(range_window, "headrace_range_window", "gauge", "ranges that may be under way when one is planned")                \
   X(chunk_fetches, "headrace_chunk_fetches_total", "counter", "chunks fetched from a registry")                     \

@@ -48,6 +48,12 @@ Result<bool> LearnLayers(const std::string& setting) {
   return InvalidArgumentError("layers.without_table must be \"stream\" or \"leave\", not \"" + setting + "\"");
 }
 
+Result<kernel::ReadFailure> AfterDeadline(const std::string& setting) {
+  if (setting == "eio") return kernel::ReadFailure::kError;
+  if (setting == "wait") return kernel::ReadFailure::kWait;
+  return InvalidArgumentError("stream.after_deadline must be \"eio\" or \"wait\", not \"" + setting + "\"");
+}
+
 class StreamLearner : public LayerLearner {
  public:
   StreamLearner(registry::RangeSource& source, cache::ContentStore& cache, const stream::BlobReaderOptions& reader)
@@ -173,6 +179,7 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
   fuse.read_ahead_bytes = config_.read_ahead;
   fuse.small_file_bytes = config_.small_file;
   fuse.unmount_on_stop = unmount_on_exit_;
+  HR_ASSIGN_OR_RETURN(fuse.on_read_failure, AfterDeadline(config_.after_deadline));
   HR_ASSIGN_OR_RETURN(fuse_, kernel::FuseServer::Start(fuse, *vfs_, metrics_, std::move(on_end)));
   HR_ASSIGN_OR_RETURN(control_, ControlServer::Start(config_.control_socket, config_.mountpoint, *manager_, *remembered_, metrics_));
   return OkStatus();

@@ -59,7 +59,7 @@ class FuseServerImpl : public FuseServer {
         registrar_(channel_.device.get()),
         timer_("fuse-interrupt"),
         modes_(registrar_, options.small_file_bytes, (channel_.flags & wire::kPassthrough) != 0),
-        reads_(std::make_shared<PendingReads>(timer_, metrics)),
+        reads_(std::make_shared<PendingReads>(timer_, metrics, options.on_read_failure)),
         context_{vfs, modes_, metrics, reads_},
         operations_(MakeOperations()),
         on_end_(std::move(on_end)) {}

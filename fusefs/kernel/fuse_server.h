@@ -15,6 +15,7 @@
 
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/status.h"
+#include "fusefs/kernel/pending_reads.h"
 #include "fusefs/vfs/vfs.h"
 
 namespace headrace::kernel {
@@ -24,6 +25,7 @@ struct FuseServerOptions {
   unsigned threads = 4;
   uint64_t read_ahead_bytes = 4ull << 20;   // of the kernel, for mmap and page-cached files
   uint64_t small_file_bytes = 4ull << 20;   // files up to this size live in the page cache
+  ReadFailure on_read_failure = ReadFailure::kError;
   bool unmount_on_stop = true;              // false: the mount stays, dead, for a successor that holds the descriptor
 };
 

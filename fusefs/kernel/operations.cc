@@ -166,14 +166,7 @@ void OnRead(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, fuse_fil
       if (!reopened.ok()) return ReplyError(req, reopened.status());
       content = std::move(*reopened);
     }
-    std::shared_ptr<PendingRead> read = context.reads->Start(req);
-    try {
-      content->Read(static_cast<uint64_t>(offset), size, [read](const Status& status, std::span<const uint8_t> bytes) {
-        read->Finish(status, bytes);
-      });
-    } catch (const std::bad_alloc&) {
-      read->Finish(ResourceExhaustedError("out of memory"), {});
-    }
+    context.reads->Start(req)->ReadFrom(content, static_cast<uint64_t>(offset), size);
   });
 }
 

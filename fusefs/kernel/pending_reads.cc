@@ -15,6 +15,8 @@ namespace {
 
 // The kernel reports only the first signal of a waiting reader; a later SIGKILL is found by looking, this often.
 constexpr std::chrono::milliseconds kLookAgain{100};
+constexpr std::chrono::seconds kAskAgain{1};   // a content that failed at once must not be asked in a circle
+constexpr std::chrono::seconds kLogPause{10};  // between two lines about reads that wait on
 
 }  // namespace
 
@@ -50,6 +52,31 @@ void PendingRead::Finish(const Status& status, std::span<const uint8_t> bytes) {
       fuse_reply_err(req, StatusToErrno(status));
     }
   });
+}
+
+void PendingRead::ReadFrom(const std::shared_ptr<stream::FileContent>& content, uint64_t offset, uint64_t size) {
+  try {
+    content->Read(offset, size, [self = shared_from_this(), content, offset, size](const Status& status, std::span<const uint8_t> bytes) {
+      const bool may_wait = self->table_->on_failure_ == ReadFailure::kWait && status.code() != StatusCode::kCancelled;
+      if (!status.ok() && may_wait && self->AskAgainLater(content, offset, size, status)) return;
+      self->Finish(status, bytes);
+    });
+  } catch (const std::bad_alloc&) {
+    Finish(ResourceExhaustedError("out of memory"), {});
+  }
+}
+
+bool PendingRead::AskAgainLater(const std::shared_ptr<stream::FileContent>& content, uint64_t offset, uint64_t size, const Status& status) {
+  bool log_it = false;
+  if (!table_->Hold(id_, &log_it)) return false;
+  Metrics::Add(table_->metrics_.reads_past_deadline);
+  if (log_it) log::Warn("a read is past its deadline and waits on (stream.after_deadline = \"wait\") error=\"{}\"", status.ToString());
+  // The table keeps this read as long as it is not answered.
+  table_->timer_.After(kAskAgain, [weak = weak_from_this(), content, offset, size] {
+    if (auto alive = weak.lock()) alive->ReadFrom(content, offset, size);
+  });
+  table_->Replied();
+  return true;
 }
 
 void PendingRead::Complete(const std::function<void(fuse_req* req)>& reply) { AnswerOnce(reply); }
@@ -103,6 +130,16 @@ bool PendingReads::Take(uint64_t id) {
   live_.erase(it);
   ++replying_;
   Metrics::Add(metrics_.reads_waiting, -1);
+  return true;
+}
+
+bool PendingReads::Hold(uint64_t id, bool* log) {
+  const auto now = std::chrono::steady_clock::now();
+  MutexLock lock(mu_);
+  if (!live_.contains(id)) return false;
+  ++replying_;
+  *log = now >= next_log_;
+  if (*log) next_log_ = now + kLogPause;
   return true;
 }
 

@@ -1,5 +1,6 @@
 // PendingReads: the READ requests that wait for their bytes. Each is answered exactly once, by whoever comes first: the bytes, the death of
 // its reader, or the end of the session (which frees it unanswered: the kernel, or a successor of this process, deals with it).
+// A read whose content gives up after its deadline is answered with that error, or (ReadFailure::kWait) asks again, until the bytes come or its reader is killed.
 //
 // Threads: Start on FUSE threads, Finish on any thread, interrupts on FUSE threads and the timer's. One mutex, never held while replying.
 // Ownership: the table is shared by its reads, so that a late Finish finds it; after Stop such a Finish does nothing.
@@ -20,6 +21,7 @@
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/mutex.h"
 #include "fusefs/base/status.h"
+#include "fusefs/stream/streamer.h"
 
 struct fuse_req;
 
@@ -27,8 +29,13 @@ namespace headrace::kernel {
 
 class PendingReads;
 
+// What becomes of a read for which there are no bytes at its deadline.
+enum class ReadFailure { kError, kWait };
+
 class PendingRead : public std::enable_shared_from_this<PendingRead> {
  public:
+  // Asks the content for the bytes and answers with what comes. Never waits.
+  void ReadFrom(const std::shared_ptr<stream::FileContent>& content, uint64_t offset, uint64_t size);
   // Answers with the bytes or the error, unless the request was answered or given up already.
   void Finish(const Status& status, std::span<const uint8_t> bytes);
   // The same for a request that waits for something else than bytes (an open): `reply` answers it, or is not called.
@@ -41,6 +48,8 @@ class PendingRead : public std::enable_shared_from_this<PendingRead> {
   template <typename Reply>
   void AnswerOnce(const Reply& reply);
   void CheckReader();
+  // False if nobody waits any more.
+  bool AskAgainLater(const std::shared_ptr<stream::FileContent>& content, uint64_t offset, uint64_t size, const Status& status);
 
   std::shared_ptr<PendingReads> table_;
   fuse_req* req_ = nullptr;
@@ -51,7 +60,8 @@ class PendingRead : public std::enable_shared_from_this<PendingRead> {
 class PendingReads : public std::enable_shared_from_this<PendingReads> {
  public:
   // `timer` and `metrics` live until Stop() returned (timer: until its tasks are dropped).
-  PendingReads(Timer& timer, Metrics& metrics) : timer_(timer), metrics_(metrics) {}
+  PendingReads(Timer& timer, Metrics& metrics, ReadFailure on_failure = ReadFailure::kError)
+      : timer_(timer), metrics_(metrics), on_failure_(on_failure) {}
 
   // Takes over `req`: from now on only the returned object answers it.
   std::shared_ptr<PendingRead> Start(fuse_req* req);
@@ -65,13 +75,17 @@ class PendingReads : public std::enable_shared_from_this<PendingReads> {
   // True for the one caller that may answer; it calls Replied() afterwards.
   bool Take(uint64_t id);
   void Replied();
+  // True if the read is not answered: then the session stays until Replied(). *log: a line may be written about it.
+  bool Hold(uint64_t id, bool* log);
 
   Timer& timer_;
   Metrics& metrics_;
+  const ReadFailure on_failure_;
   mutable Mutex mu_;
   CondVar idle_;
   uint64_t next_id_ HR_GUARDED_BY(mu_) = 1;
   size_t replying_ HR_GUARDED_BY(mu_) = 0;
+  std::chrono::steady_clock::time_point next_log_ HR_GUARDED_BY(mu_);
   std::unordered_map<uint64_t, std::shared_ptr<PendingRead>> live_ HR_GUARDED_BY(mu_);
 };
 

@@ -77,6 +77,9 @@ class Server(http.server.ThreadingHTTPServer):
             request = self.tls.wrap_socket(request, server_side=True)
         super().finish_request(request, client_address)
 
+    def shutdown_request(self, request):
+        self.close_request(request)  # no FIN of its own before: with SO_LINGER 0 it is a reset
+
     def handle_error(self, request, client_address):
         pass
 
