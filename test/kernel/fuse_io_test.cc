@@ -308,6 +308,45 @@ TEST_F(FuseIoTest, StopWithReadsUnderWay) {
   file->Release();
 }
 
+class FuseWaitTest : public FuseIoTest {
+ protected:
+  FuseWaitTest() { options.on_read_failure = kernel::ReadFailure::kWait; }
+};
+
+// Goal: with kWait a read whose content gives up asks again until the bytes come; a reader that waits so can be killed.
+TEST_F(FuseWaitTest, AReadPastItsDeadlineWaits) {
+  auto file = streamer.File("large");
+  file->Fail(DeadlineExceededError("registry"));
+  auto reader = std::async(std::launch::async, [&] { return Reader(Path("1/large")).Pread(10, 0); });
+  const pid_t child = ::fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    const int fd = ::open((mountpoint + "/1/large").c_str(), O_RDONLY);
+    char buffer[100];
+    ::_exit(::pread(fd, buffer, sizeof buffer, 1 << 20) > 0 ? 0 : 1);
+  }
+  ASSERT_TRUE(Eventually([&] { return Get(metrics.reads_past_deadline) >= 4; }));
+  ASSERT_EQ(server->waiting_reads(), 2u);
+  ASSERT_EQ(::kill(child, SIGKILL), 0);
+  int status = 0;
+  ASSERT_TRUE(Eventually([&] { return ::waitpid(child, &status, WNOHANG) == child; })) << "the reader hangs";
+  EXPECT_TRUE(WIFSIGNALED(status));
+  file->Fail(OkStatus());
+  EXPECT_EQ(reader.get(), large.substr(0, 10));
+  EXPECT_EQ(Get(metrics.fuse_read_errors), 0);
+}
+
+// Goal: the session ends while such reads wait for their next round.
+TEST_F(FuseWaitTest, StopBetweenTwoRounds) {
+  auto file = streamer.File("large");
+  file->Fail(DeadlineExceededError("registry"));
+  auto reader = std::async(std::launch::async, [&] { return Reader(Path("1/large")).Pread(10, 0); });
+  ASSERT_TRUE(Eventually([&] { return Get(metrics.reads_past_deadline) >= 1; }));
+  server->Stop();
+  server.reset();
+  EXPECT_TRUE(reader.get().starts_with("errno "));
+}
+
 // Goal: many threads reading many pieces of many files, while files become complete, always see the right bytes.
 TEST_F(FuseIoTest, ConcurrentRandomReads) {
   const unsigned long seed = TestSeed();
