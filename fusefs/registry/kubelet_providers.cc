@@ -61,6 +61,9 @@ Status ReadInto(const std::vector<std::string>& files, const std::string& config
   return OkStatus();
 }
 
+constexpr char kNeedsToken[] = "it has tokenAttributes, and only the kubelet can get a pod's service account token; what it gets comes here with PullImage "
+                              "(keychain.cri_socket), or configure another source";
+
 }  // namespace
 
 KubeletProviders::KubeletProviders(std::string config, std::string programs, std::chrono::milliseconds timeout)
@@ -79,7 +82,7 @@ std::shared_ptr<const ProviderConfig> KubeletProviders::Load(Status& error) {
   auto fresh = std::make_shared<ProviderConfig>();
   Status status = ReadInto(files, config_, *fresh);
   if (!status.ok()) *fresh = {};
-  for (const std::string& one : fresh->left_out) log::Warn("a credential provider is not used file={} provider=\"{}\"", config_, one);
+  for (const Provider& one : fresh->left_out) log::Warn("a credential provider is not used file={} provider=\"{}\" why=\"{}\"", config_, one.name, kNeedsToken);
   MutexLock lock(mu_);
   loaded_state_ = state;
   loaded_ = fresh;
@@ -122,11 +125,12 @@ CredentialAnswer KubeletProviders::Find(const CredentialQuery& query, const Stop
   if (!error.ok()) return {std::nullopt, "kubelet credential providers: " + error.message()};
   const std::string image = DockerConfig::NormaliseHost(query.host) + "/" + query.repository;
   CredentialAnswer none;
+  const auto matches = [&](const Provider& provider) {
+    return std::any_of(provider.match_images.begin(), provider.match_images.end(),
+                       [&](const std::string& pattern) { return ImageMatches(pattern, image); });
+  };
   for (const Provider& provider : config->providers) {
-    if (std::none_of(provider.match_images.begin(), provider.match_images.end(),
-                     [&](const std::string& pattern) { return ImageMatches(pattern, image); })) {
-      continue;
-    }
+    if (!matches(provider)) continue;
     auto pick = [&](const ProgramAnswer& answer) -> std::optional<Credentials> {
       for (Credentials& credentials : CredentialsFor(answer, image)) {
         if (!query.Refused(credentials)) return std::move(credentials);
@@ -138,6 +142,10 @@ CredentialAnswer KubeletProviders::Find(const CredentialQuery& query, const Stop
     none.temporary = none.temporary || !found.ok();
     none.why_none += (none.why_none.empty() ? "" : "; ") + ("the credential provider " + provider.name) + " (" + config_ + ") " +
                      (found.ok() ? "has no credentials for this image, or they were refused" : "failed: " + found.status().message());
+  }
+  for (const Provider& provider : config->left_out) {
+    if (!matches(provider)) continue;
+    none.why_none += (none.why_none.empty() ? "" : "; ") + ("the credential provider " + provider.name) + " (" + config_ + ") is not used: " + kNeedsToken;
   }
   return none;
 }

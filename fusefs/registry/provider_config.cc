@@ -123,7 +123,7 @@ Result<ProviderConfig> FromYaml(const YAML::Node& root) {
     if (!names.insert(provider.name).second) return InvalidArgumentError(where + ".name is the name of an earlier provider");
     const YAML::Node tokens = providers[i]["tokenAttributes"];
     if (tokens.IsDefined() && !tokens.IsNull()) {
-      out.left_out.push_back(provider.name + " (tokenAttributes: only the kubelet can get a pod's service account token)");
+      out.left_out.push_back(std::move(provider));
     } else {
       out.providers.push_back(std::move(provider));
     }

@@ -32,7 +32,7 @@ struct Provider {
 
 struct ProviderConfig {
   std::vector<Provider> providers;
-  std::vector<std::string> left_out;  // providers that cannot be used here, and why
+  std::vector<Provider> left_out;  // those with tokenAttributes
 
   static Result<ProviderConfig> Parse(std::string_view yaml_or_json);
 };

@@ -106,7 +106,8 @@ TEST(ProviderConfigTest, YamlAndJson) {
       R"("tokenAttributes":{"serviceAccountTokenAudience":"x"}}]})");
   ASSERT_OK(config);
   ASSERT_EQ(config->providers.size(), 1u);
-  EXPECT_THAT(config->left_out, ElementsAre(HasSubstr("tokenAttributes")));
+  ASSERT_EQ(config->left_out.size(), 1u);
+  EXPECT_EQ(config->left_out[0].name, "b");
 }
 
 // Goal: each mistake is named by its key; no value of env or args is quoted.
@@ -296,6 +297,21 @@ TEST_F(SourcesTest, KubeletProviders) {
   EXPECT_EQ(starts(), 3u);
   EXPECT_THAT(Find(providers, "a.example.com", "third", {{"second", "hunter2", ""}}).why_none, HasSubstr("refused"));
   EXPECT_EQ(starts(), 3u) << "not again within the pause";
+}
+
+// Goal: who has only a provider with tokenAttributes is told why it does not help, and what does.
+TEST_F(SourcesTest, ProviderThatNeedsATokenOfThePod) {
+  ASSERT_OK(WriteFileAtomic(dir_ / "config.json", R"({"kind":"CredentialProviderConfig","apiVersion":"kubelet.config.k8s.io/v1","providers":[{"name":"helper",)"
+                                                  R"("apiVersion":"credentialprovider.kubelet.k8s.io/v1","matchImages":["a.example.com"],"defaultCacheDuration":"1h",)"
+                                                  R"("tokenAttributes":{"serviceAccountTokenAudience":"x"}}]})"));
+  KubeletProviders providers(dir_ / "config.json", dir_.path(), milliseconds(20'000));
+  const CredentialAnswer answer = Find(providers, "a.example.com");
+  EXPECT_FALSE(answer.credentials);
+  EXPECT_THAT(answer.why_none, HasSubstr("helper"));
+  EXPECT_THAT(answer.why_none, HasSubstr("tokenAttributes"));
+  EXPECT_THAT(answer.why_none, HasSubstr("keychain.cri_socket"));
+  EXPECT_EQ(Find(providers, "other.io").why_none, "");
+  EXPECT_EQ(starts(), 0u);
 }
 
 TEST_F(SourcesTest, BrokenKubeletProviders) {
