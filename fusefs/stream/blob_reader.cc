@@ -164,6 +164,11 @@ Result<std::vector<uint8_t>> BlobReader::Next() {
   }
 }
 
+uint64_t BlobReader::AnyMirror() {
+  MutexLock lock(shared_->mu);
+  return shared_->mirrors.empty() ? 0 : *shared_->mirrors.begin();
+}
+
 bool BlobReader::ReportWrong() {
   std::set<uint64_t> mirrors;
   {

@@ -37,6 +37,8 @@ class BlobReader {
   // What came so far was wrong: mirrors that gave some of it are not asked again (all of them: the digest of the whole does not tell which one it was). True if
   // there were any, so that another try makes sense.
   bool ReportWrong();
+  // One of the mirrors that gave bytes so far; 0: only the registry itself did.
+  uint64_t AnyMirror();
 
  private:
   struct Shared;

@@ -15,6 +15,7 @@ constexpr unsigned kThreads = 2;
 struct DecodingSource::Request {
   uint64_t begin = 0;  // what must still come
   uint64_t end = 0;
+  bool begun = false;
   std::shared_ptr<registry::RangeSink> sink;
 };
 
@@ -44,7 +45,7 @@ void DecodingSource::Fetch(const registry::BlobRef& blob, uint64_t offset, uint6
       stream->blob.decoded = false;
       stream->key = key;
     }
-    stream->waiting.push_back({offset, offset + size, std::move(sink)});
+    stream->waiting.push_back({offset, offset + size, false, std::move(sink)});
   }
   if (begun) pool_.Post([this, begun] { Run(begun); });
 }
@@ -79,12 +80,15 @@ Status DecodingSource::ReadOnce(Stream& stream, std::vector<Request>& active) {
   uint64_t position = 0;
   bool all_served = false;
   TakeNew(stream, 0, active);
+  BlobReader reader(source_, stream.blob, options_, [this] { return stopping_.load(); });
   const auto pass_on = [&](std::span<const uint8_t> tar) -> Status {
     TakeNew(stream, position, active);
     const uint64_t end = position + tar.size();
     for (Request& request : active) {
       if (request.begin >= end) continue;
       const uint64_t until = std::min(end, request.end);
+      // All that came before has part in these bytes; of several mirrors one is named at a time, until right bytes come.
+      if (!std::exchange(request.begun, true)) request.sink->OnSource(reader.AnyMirror());
       const bool wanted = request.sink->OnData(tar.subspan(request.begin - position, until - request.begin));
       request.begin = until;
       if (!wanted || request.begin == request.end) {
@@ -99,12 +103,12 @@ Status DecodingSource::ReadOnce(Stream& stream, std::vector<Request>& active) {
     return all_served ? CancelledError("") : OkStatus();
   };
   auto decoder = format::Decompressor::Create(pass_on);
-  BlobReader reader(source_, stream.blob, options_, [this] { return stopping_.load(); });
   for (;;) {
     auto bytes = reader.Next();
     if (!bytes.ok()) return bytes.status();
     const Status status = bytes->empty() ? decoder->Finish() : decoder->Write(*bytes);
     if (all_served || (status.ok() && bytes->empty())) return OkStatus();
+    if (status.code() == StatusCode::kDataLoss || status.code() == StatusCode::kInvalidArgument) reader.ReportWrong();  // it does not even decode
     HR_RETURN_IF_ERROR(status);
   }
 }

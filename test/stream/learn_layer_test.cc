@@ -236,7 +236,9 @@ class Collect : public registry::RangeSink {
     bytes.insert(bytes.end(), data.begin(), data.end());
     return bytes.size() < stop_after;
   }
+  void OnSource(uint64_t from) override { source = from; }
   void OnDone(Status status) override { done.set_value(std::move(status)); }
+  uint64_t source = 0;
   std::string bytes;
   size_t stop_after = SIZE_MAX;
   std::promise<Status> done;
@@ -280,6 +282,33 @@ TEST_F(LearnLayerTest, DecodingSourceServesRangesOfTheTar) {
   request.blob.decoded = true;
   source_.SetScript([](const std::shared_ptr<FakeRequest>& r, uint64_t) { r->Finish(NotFoundError("gone")); });
   EXPECT_CODE(wait(*fetch(3, 4)), StatusCode::kNotFound);
+}
+
+// Goal: of a decoded stream, too, it is known which mirror it is from: who finds a wrong digest can name it, and one that does not even decode is named at once.
+TEST_F(LearnLayerTest, DecodingSourceNamesTheMirror) {
+  const BlobReaderOptions options{milliseconds(1000), milliseconds(5), milliseconds(10)};
+  for (const std::string& blob : {tar_, Gzip(tar_)}) {
+    MirrorSource mirror(blob);  // flips a bit: of the plain tar a byte is wrong, the gzip stream breaks
+    DecodingSource source(mirror, options);
+    registry::BlobRef ref = Request(blob, tar_).blob;
+    ref.decoded = true;
+    const auto fetch = [&] {
+      auto sink = std::make_shared<Collect>();
+      source.Fetch(ref, 0, 4000, sink);
+      EXPECT_EQ(sink->done.get_future().wait_for(std::chrono::seconds(30)), std::future_status::ready);
+      return sink;
+    };
+    auto first = fetch();
+    if (mirror.reported.load() == 0) {
+      EXPECT_NE(first->bytes, tar_.substr(0, 4000));
+      EXPECT_EQ(first->source, 7u);
+      source.ReportWrongBytes(ref, first->source);  // as who compares the digest does
+    }
+    EXPECT_EQ(mirror.reported.load(), 1);
+    auto second = fetch();
+    EXPECT_EQ(second->source, 0u);
+    EXPECT_TRUE(second->bytes == tar_.substr(0, 4000));
+  }
 }
 
 }  // namespace
