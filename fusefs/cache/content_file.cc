@@ -31,6 +31,9 @@ bool SameInode(int fd, const std::string& path) {
   return ::fstat(fd, &a) == 0 && ::stat(path.c_str(), &b) == 0 && a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
+// Opens the same inode once more, whoever swaps names.
+std::string FdPath(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
+
 Result<uint64_t> FileSize(int fd) {
   struct stat st;
   if (::fstat(fd, &st) != 0) return Status::FromErrno(errno, "fstat");
@@ -87,8 +90,7 @@ Status ContentFile::LoadExisting(bool* invalid) {
   if (!got.ok() || *got != map.size()) return reject("the map cannot be read");
   const std::span<const uint8_t> bytes(map);
   if (!HeaderMatches(bytes.first<kMapHeaderSize>(), spec_)) return reject("the map is damaged or of another version");
-  const bool sealed = SealMatches(bytes.subspan<kMapSealOffset, kMapSealSize>(), spec_);
-  Result<UniqueFd> data = OpenFile(data_path_, (sealed ? O_RDONLY : O_RDWR) | O_NOFOLLOW);
+  Result<UniqueFd> data = OpenFile(data_path_, O_RDONLY | O_NOFOLLOW);
   if (!data.ok() && data.status().errno_override() == ENOENT) return reject("the data file is gone");
   if (!data.ok() && data.status().errno_override() == ELOOP) return reject("the data file is a symbolic link");
   HR_RETURN_IF_ERROR(data.status());
@@ -97,20 +99,24 @@ Status ContentFile::LoadExisting(bool* invalid) {
   if (!S_ISREG(st.st_mode) || static_cast<uint64_t>(st.st_size) != spec_.size) {
     return reject("the data file has a wrong size");
   }
+  const auto seal = bytes.subspan<kMapSealOffset, kMapSealSize>();
   *invalid = false;
-  if (sealed) {
+  if (SealMatches(seal, spec_, IdentityOf(st))) {
+    sealed_as_ = IdentityOf(st);
     read_only_ = std::move(*data);
     sealed_.store(true, std::memory_order_release);
     return {};
   }
-  data_ = std::move(*data);
+  const bool outdated = !SealIsAbsent(seal);
+  if (outdated) log::Warn("sealed cache file was touched since, verified again content={}", spec_.id.Hex());
+  HR_ASSIGN_OR_RETURN(data_, OpenFile(FdPath(data->get()), O_RDWR));
   states_ = std::make_unique<std::atomic<ChunkState>[]>(spec_.chunk_count);
   uint32_t missing = 0;
   for (uint32_t i = 0; i < spec_.chunk_count; ++i) {
     const uint64_t mark = LoadLe64(map.data() + kMapMarksOffset + i * kMapMarkSize);
-    const ChunkState state = mark == 0         ? ChunkState::kAbsent
-                             : mark == Mark(i) ? ChunkState::kPresent
-                                               : ChunkState::kUnverified;
+    const ChunkState state = mark == 0                      ? ChunkState::kAbsent
+                             : mark == Mark(i) && !outdated ? ChunkState::kPresent
+                                                            : ChunkState::kUnverified;
     states_[i].store(state, std::memory_order_relaxed);
     missing += state != ChunkState::kPresent;
   }
@@ -299,7 +305,7 @@ void ContentFile::MaybeSeal() {
 // The same inode, so that nobody who swaps names can have another file passed through.
 Status ContentFile::OpenReadOnly() {
   if (read_only_.valid()) return {};
-  HR_ASSIGN_OR_RETURN(read_only_, OpenFile("/proc/self/fd/" + std::to_string(data_.get()), O_RDONLY));
+  HR_ASSIGN_OR_RETURN(read_only_, OpenFile(FdPath(data_.get()), O_RDONLY));
   return {};
 }
 
@@ -308,20 +314,25 @@ Status ContentFile::Seal() {
   if (!complete() || sealed()) return {};
   HR_RETURN_IF_ERROR(SizeIsRight());
   HR_RETURN_IF_ERROR(OpenReadOnly());
-  if (::fdatasync(data_.get()) != 0) {
+  // With its times, which the seal names.
+  if (::fsync(data_.get()) != 0) {
     // The kernel may have dropped pages that it could not write: nothing of this file is believed any more.
-    Status status = Status::FromErrno(errno, "fdatasync " + data_path_);
+    Status status = Status::FromErrno(errno, "fsync " + data_path_);
     Damage(status.ToString());
     return status;
   }
-  HR_RETURN_IF_ERROR(PwriteFull(map_.get(), EncodeSeal(spec_), kMapSealOffset).Annotate(map_path_));
+  struct stat st;
+  if (::fstat(data_.get(), &st) != 0) return Status::FromErrno(errno, "fstat " + data_path_);
+  const DataIdentity identity = IdentityOf(st);
+  HR_RETURN_IF_ERROR(PwriteFull(map_.get(), EncodeSeal(spec_, identity), kMapSealOffset).Annotate(map_path_));
   Status synced;
   if (::fdatasync(map_.get()) != 0) synced = Status::FromErrno(errno, "fdatasync " + map_path_);
-  if (synced.ok()) synced = FsyncDir(map_path_.substr(0, map_path_.rfind('/')));
+  if (synced.ok()) synced = shared_->SyncNames(spec_.id, map_path_);
   bool now_sealed = false;
   {
     MutexLock lock(mu_);
     if (synced.ok() && missing_.load(std::memory_order_acquire) == 0 && usable()) {
+      sealed_as_ = identity;
       sealed_.store(true, std::memory_order_release);
       now_sealed = true;
     }
@@ -335,6 +346,20 @@ Status ContentFile::Seal() {
   Status undone = PwriteFull(map_.get(), none, kMapSealOffset);
   if (!undone.ok()) Damage("a seal cannot be taken back: " + undone.ToString());
   return synced;
+}
+
+bool ContentFile::Untouched() {
+  if (!usable()) return false;
+  if (!sealed()) return true;
+  struct stat st;
+  if (::fstat(read_only_.get(), &st) == 0 && static_cast<uint64_t>(st.st_size) == spec_.size && IdentityOf(st) == sealed_as_) return true;
+  {
+    MutexLock lock(mu_);
+    damaged_.store(true, std::memory_order_release);
+    sealed_.store(false, std::memory_order_release);
+  }
+  log::Warn("sealed cache file was touched, verified again when it is opened next content={}", spec_.id.Hex());
+  return false;
 }
 
 void ContentFile::Damage(const std::string& why) {

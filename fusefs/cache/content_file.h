@@ -34,6 +34,14 @@ struct ContentSpec {
   uint32_t chunk_count = 0;
 };
 
+// Which state of which data file a seal speaks of. The kernel changes `changed_ns` with every write, cut, renaming and removal.
+struct DataIdentity {
+  uint64_t inode = 0;
+  int64_t modified_ns = 0;
+  int64_t changed_ns = 0;
+  bool operator==(const DataIdentity&) const = default;
+};
+
 enum class ChunkState : uint8_t {
   kAbsent,      // not here
   kUnverified,  // written before the machine went down: read it, compare its digest, then Confirm or Drop
@@ -53,10 +61,13 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   ChunkState state(uint32_t chunk) const;
   // Every chunk is kPresent.
   bool complete() const;
-  // Complete, synced and durably marked so. True stays true, except when the backing file was found damaged.
+  // Complete, synced and durably marked so. True stays true, except when the backing file was found damaged or touched.
   bool sealed() const { return sealed_.load(std::memory_order_acquire); }
   // False: the backing file was found damaged; every chunk is kAbsent and writes are refused until all users let go and open it anew.
   bool usable() const { return !damaged_.load(std::memory_order_acquire); }
+  // False: it is of no use any more, and whoever opens the content gets another object. Asks the kernel whether anybody wrote to, cut, renamed or removed the data file since it was
+  // sealed; if so, the file is not usable() from now on, and what is on the disk is verified chunk by chunk by who opens it next. Does not block on a disk.
+  bool Untouched();
   // Calls `done` once, when a seal that is under way has ended, well or not; at once if none is (not complete, sealed already, damaged).
   // On the store's sealing thread or the caller's.
   void WhenSealEnds(std::function<void()> done);
@@ -101,6 +112,7 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   const std::string data_path_;
   const std::string map_path_;
   uint64_t mark_seed_ = 0;
+  DataIdentity sealed_as_;  // set before sealed_ becomes true
   UniqueFd data_;       // read and write; invalid if it was sealed when it was opened
   UniqueFd map_;        // holds a shared flock(2) as long as this object lives
   UniqueFd read_only_;  // set before sealed_ becomes true

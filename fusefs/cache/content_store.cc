@@ -76,9 +76,9 @@ std::string ContentStore::PathStem(const Digest& id) const {
 
 Result<std::shared_ptr<ContentFile>> ContentStore::Open(const ContentSpec& spec) {
   HEADRACE_CHECK(spec.size > 0 && spec.chunk_count > 0);
-  if (auto file = live_->Find(spec.id); file && file->usable()) return file;
+  if (auto file = live_->Find(spec.id); file && file->Untouched()) return file;
   MutexLock lock(live_->OpeningOf(spec.id));
-  if (auto file = live_->Find(spec.id); file && file->usable()) return file;
+  if (auto file = live_->Find(spec.id); file && file->Untouched()) return file;
   try {
     Result<std::shared_ptr<ContentFile>> file = OpenLocked(spec);
     if (!file.ok()) return file.status().Annotate("cache");
@@ -117,13 +117,14 @@ std::vector<bool> ContentStore::Peek(const ContentSpec& spec) {
   struct stat st;
   if (!map.ok() || ::stat((stem + ".data").c_str(), &st) != 0) return {};
   if (static_cast<uint64_t>(st.st_size) != spec.size) return {};
+  const DataIdentity data = IdentityOf(st);
   if (::fstat(map->get(), &st) != 0 || static_cast<uint64_t>(st.st_size) != MapSize(spec.chunk_count)) return {};
   std::vector<uint8_t> bytes(MapSize(spec.chunk_count));
   Result<size_t> got = PreadFull(map->get(), bytes, 0);
   if (!got.ok() || *got != bytes.size()) return {};
   const std::span<const uint8_t> view(bytes);
   if (!HeaderMatches(view.first<kMapHeaderSize>(), spec)) return {};
-  if (SealMatches(view.subspan<kMapSealOffset, kMapSealSize>(), spec)) return std::vector<bool>(spec.chunk_count, true);
+  if (SealMatches(view.subspan<kMapSealOffset, kMapSealSize>(), spec, data)) return std::vector<bool>(spec.chunk_count, true);
   std::vector<bool> out(spec.chunk_count);
   for (uint32_t i = 0; i < spec.chunk_count; ++i) {
     out[i] = LoadLe64(bytes.data() + kMapMarksOffset + i * kMapMarkSize) != 0;

@@ -44,17 +44,29 @@ bool HeaderMatches(std::span<const uint8_t, kMapHeaderSize> bytes, const Content
   return std::equal(bytes.begin(), bytes.end(), expected.begin());
 }
 
-MapSeal EncodeSeal(const ContentSpec& spec) {
+DataIdentity IdentityOf(const struct stat& st) {
+  constexpr int64_t kSecond = 1'000'000'000;
+  return {.inode = st.st_ino, .modified_ns = st.st_mtim.tv_sec * kSecond + st.st_mtim.tv_nsec, .changed_ns = st.st_ctim.tv_sec * kSecond + st.st_ctim.tv_nsec};
+}
+
+MapSeal EncodeSeal(const ContentSpec& spec, const DataIdentity& data) {
   MapSeal out{};
   std::memcpy(out.data(), kSealMagic.data(), kSealMagic.size());
   StoreLe64(out.data() + 8, spec.size);
+  StoreLe64(out.data() + 16, data.inode);
+  StoreLe64(out.data() + 24, static_cast<uint64_t>(data.modified_ns));
+  StoreLe64(out.data() + 32, static_cast<uint64_t>(data.changed_ns));
   PutChecksum(out, kSealChecksumAt, spec.id);
   return out;
 }
 
-bool SealMatches(std::span<const uint8_t, kMapSealSize> bytes, const ContentSpec& spec) {
-  const MapSeal expected = EncodeSeal(spec);
+bool SealMatches(std::span<const uint8_t, kMapSealSize> bytes, const ContentSpec& spec, const DataIdentity& data) {
+  const MapSeal expected = EncodeSeal(spec, data);
   return std::equal(bytes.begin(), bytes.end(), expected.begin());
+}
+
+bool SealIsAbsent(std::span<const uint8_t, kMapSealSize> bytes) {
+  return std::all_of(bytes.begin(), bytes.end(), [](uint8_t byte) { return byte == 0; });
 }
 
 uint64_t MarkSeed(const Digest& id, std::string_view boot_id) {

@@ -2,6 +2,8 @@
 #ifndef HEADRACE_FUSEFS_CACHE_MAP_FORMAT_H_
 #define HEADRACE_FUSEFS_CACHE_MAP_FORMAT_H_
 
+#include <sys/stat.h>
+
 #include <array>
 #include <cstddef>
 #include <cstdint>
@@ -31,8 +33,13 @@ MapHeader EncodeHeader(const ContentSpec& spec);
 // True if `bytes` is the header of exactly this content, in this version, undamaged. The file digest is not compared.
 bool HeaderMatches(std::span<const uint8_t, kMapHeaderSize> bytes, const ContentSpec& spec);
 
-MapSeal EncodeSeal(const ContentSpec& spec);
-bool SealMatches(std::span<const uint8_t, kMapSealSize> bytes, const ContentSpec& spec);
+DataIdentity IdentityOf(const struct stat& st);
+
+MapSeal EncodeSeal(const ContentSpec& spec, const DataIdentity& data);
+// A seal of this content, whose data file is still what it was when it was sealed.
+bool SealMatches(std::span<const uint8_t, kMapSealSize> bytes, const ContentSpec& spec, const DataIdentity& data);
+// There is no seal, not even a damaged or outdated one.
+bool SealIsAbsent(std::span<const uint8_t, kMapSealSize> bytes);
 
 // What the marks of a content are made from in one boot of the machine.
 uint64_t MarkSeed(const Digest& id, std::string_view boot_id);

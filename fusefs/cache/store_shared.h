@@ -3,12 +3,16 @@
 #define HEADRACE_FUSEFS_CACHE_STORE_SHARED_H_
 
 #include <atomic>
+#include <bitset>
 #include <chrono>
 #include <cstdint>
 #include <string>
 
+#include "fusefs/base/digest.h"
 #include "fusefs/base/executor.h"
+#include "fusefs/base/file.h"
 #include "fusefs/base/metrics.h"
+#include "fusefs/base/status.h"
 
 namespace headrace::cache {
 
@@ -29,10 +33,25 @@ struct StoreShared {
     return before <= now.count();
   }
 
+  // Makes the name of <root>/aa/bb/<id>.map last, and with the first one of a directory also the names that lead to it. On the sealing thread only.
+  Status SyncNames(const Digest& id, const std::string& path) {
+    std::string directory = path.substr(0, path.rfind('/'));
+    HR_RETURN_IF_ERROR(FsyncDir(directory));
+    const size_t index = size_t{id.bytes()[0]} << 8 | id.bytes()[1];
+    if (names_synced[index]) return OkStatus();
+    for (int level = 0; level < 2; ++level) {
+      directory.resize(directory.rfind('/'));
+      HR_RETURN_IF_ERROR(FsyncDir(directory));
+    }
+    names_synced[index] = true;
+    return OkStatus();
+  }
+
   Metrics& metrics;
   std::string boot_id;
   std::chrono::milliseconds write_pause{0};
   ThreadPool* sealer = nullptr;
+  std::bitset<65536> names_synced;  // by the first two bytes of the ids
   std::atomic<int64_t> write_again_at{INT64_MIN};  // steady_clock ticks
 };
 

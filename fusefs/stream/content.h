@@ -55,6 +55,8 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
   // Chunks that are zeros become holes of the cache file, so that it can be complete. Blocks on the disk.
   void MarkHoles();
   bool HasHolesToMark() const;
+  // Its cache file is of no use any more (content_file.h): whoever opens the content now gets another object with another file; this one goes on without.
+  bool Stale() const { return file_ && !file_->Untouched(); }
 
   // For the planner. The file as it was opened last.
   FilePlace Place() const;

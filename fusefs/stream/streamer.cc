@@ -50,8 +50,8 @@ class StreamerImpl : public Streamer {
   // REQUIRES: there is such an entry, and it is not empty.
   Result<std::shared_ptr<Content>> OpenContent(std::shared_ptr<const LayerSource> layer, uint32_t entry_index);
   std::shared_ptr<Content> Find(const Digest& id);
-  // The content that is known under the id from now on: `made`, or one that was faster.
-  std::shared_ptr<Content> Insert(const Digest& id, std::shared_ptr<Content> made);
+  // The content that is known under the id from now on: `made`, or one that was faster, but not `stale`.
+  std::shared_ptr<Content> Insert(const Digest& id, std::shared_ptr<Content> made, const std::shared_ptr<Content>& stale);
   std::shared_ptr<cache::ContentFile> OpenCacheFile(const cache::ContentSpec& spec);
 
   const std::shared_ptr<Core> core_;
@@ -62,6 +62,7 @@ class StreamerImpl : public Streamer {
   Mutex mu_;
   std::unordered_map<Digest, std::weak_ptr<Content>> contents_ HR_GUARDED_BY(mu_);
   size_t sweep_at_ HR_GUARDED_BY(mu_) = 1024;
+  std::vector<std::weak_ptr<Content>> stale_ HR_GUARDED_BY(mu_);  // still open, and no longer in contents_
 };
 
 StreamerImpl::~StreamerImpl() {
@@ -72,6 +73,9 @@ StreamerImpl::~StreamerImpl() {
   {
     MutexLock lock(mu_);
     for (auto& [id, weak] : contents_) {
+      if (auto content = weak.lock()) open.push_back(std::move(content));
+    }
+    for (auto& weak : stale_) {
       if (auto content = weak.lock()) open.push_back(std::move(content));
     }
   }
@@ -85,10 +89,14 @@ std::shared_ptr<Content> StreamerImpl::Find(const Digest& id) {
   return it == contents_.end() ? nullptr : it->second.lock();
 }
 
-std::shared_ptr<Content> StreamerImpl::Insert(const Digest& id, std::shared_ptr<Content> made) {
+std::shared_ptr<Content> StreamerImpl::Insert(const Digest& id, std::shared_ptr<Content> made, const std::shared_ptr<Content>& stale) {
   MutexLock lock(mu_);
   std::weak_ptr<Content>& place = contents_[id];
-  if (auto existing = place.lock()) return existing;
+  if (auto existing = place.lock()) {
+    if (existing != stale) return existing;
+    std::erase_if(stale_, [](const auto& weak) { return weak.expired(); });
+    stale_.push_back(existing);
+  }
   place = made;
   if (contents_.size() >= sweep_at_) {
     std::erase_if(contents_, [](const auto& entry) { return entry.second.expired(); });
@@ -123,9 +131,9 @@ Result<std::shared_ptr<Content>> StreamerImpl::OpenContent(std::shared_ptr<const
   Result<cache::ContentSpec> spec = ContentId(*layer->index, layer->index->entries[entry_index]);
   if (!spec.ok()) return spec.status().Annotate("layer " + layer->blob.digest.ToString());
   std::shared_ptr<Content> content = Find(spec->id);
-  if (!content) {
+  if (!content || content->Stale()) {
     // Two threads may get here at once: they share the cache file, and the second content is dropped before anybody saw it.
-    content = Insert(spec->id, std::make_shared<Content>(core_, *spec, OpenCacheFile(*spec), layer, entry_index));
+    content = Insert(spec->id, std::make_shared<Content>(core_, *spec, OpenCacheFile(*spec), layer, entry_index), content);
     if (content->HasHolesToMark()) core_->Post([content] { content->MarkHoles(); });
   }
   content->AddSource(std::move(layer), entry_index);

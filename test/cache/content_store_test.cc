@@ -154,6 +154,63 @@ TEST_F(StoreTest, TruncatedDataFileIsFoundWhileOpen) {
   ExpectChunk(*anew, 0);
 }
 
+// Whoever changes bytes of a sealed file cannot do it unseen: the file is compared with its digests again before anything of it is believed.
+TEST_F(StoreTest, ATouchedSealedFileIsVerifiedAgain) {
+  for (const bool while_open : {false, true}) {
+    SCOPED_TRACE(while_open);
+    auto file = Open();
+    for (uint32_t i = 0; i < kChunks; ++i) {
+      if (file->state(i) == ChunkState::kUnverified) file->Drop(i);
+    }
+    WriteAll(*file);
+    ASSERT_TRUE(WaitForSeal(*file));
+    EXPECT_TRUE(file->Untouched());
+    EXPECT_EQ(Open(), file);
+    if (!while_open) {
+      file.reset();
+      Reboot("boot-1");
+    }
+    {
+      auto fd = OpenFile(Path(".data"), O_WRONLY);
+      ASSERT_OK(fd);
+      ASSERT_OK(PwriteFull(fd->get(), std::vector<uint8_t>{0x5a}, 1500));
+    }
+    auto anew = Open();
+    ASSERT_NE(anew, file);
+    EXPECT_TRUE(!file || !file->usable());
+    EXPECT_FALSE(anew->sealed());
+    for (uint32_t i = 0; i < kChunks; ++i) EXPECT_EQ(anew->state(i), ChunkState::kUnverified);
+    // What did not change is confirmed, the rest fetched again; then it is sealed again.
+    for (const uint32_t i : {0u, 2u, 3u}) {
+      ExpectChunk(*anew, i);
+      ASSERT_OK(anew->Confirm(i));
+    }
+    anew->Drop(1);
+    Write(*anew, 1);
+    ASSERT_TRUE(WaitForSeal(*anew));
+    ExpectChunk(*anew, 1);
+    file.reset();
+    anew.reset();
+    Reboot("boot-2");
+    EXPECT_TRUE(Open()->sealed());
+  }
+}
+
+// A seal of the format before it named the data file's state: nothing is lost, everything is verified again.
+TEST_F(StoreTest, ASealWithoutIdentityIsVerifiedAgain) {
+  {
+    auto file = Open();
+    WriteAll(*file);
+    ASSERT_TRUE(WaitForSeal(*file));
+  }
+  auto fd = OpenFile(Path(".map"), O_RDWR);
+  ASSERT_OK(fd);
+  ASSERT_OK(PwriteFull(fd->get(), std::vector<uint8_t>(40), 144));
+  auto file = Open();
+  EXPECT_FALSE(file->sealed());
+  for (uint32_t i = 0; i < kChunks; ++i) EXPECT_EQ(file->state(i), ChunkState::kUnverified);
+}
+
 // A write beyond the cut would turn the lost chunks into holes that look like data.
 TEST_F(StoreTest, TruncatedDataFileIsFoundByAWrite) {
   auto file = Open();

@@ -128,12 +128,21 @@ TEST(MapFormatTest, GoldenBytes) {
   const Digest sum = sha.Finish();
   EXPECT_TRUE(std::equal(header.begin() + 120, header.end(), sum.bytes().begin()));
   EXPECT_TRUE(HeaderMatches(header, spec));
-  const MapSeal seal = EncodeSeal(spec);
+  const DataIdentity data{.inode = 0x0a0b, .modified_ns = 0x0c0d, .changed_ns = 0x0e0f};
+  const MapSeal seal = EncodeSeal(spec, data);
   EXPECT_EQ(std::string(seal.begin(), seal.begin() + 8), "HRSEALED");
-  EXPECT_TRUE(SealMatches(seal, spec));
+  const std::vector<uint8_t> of(seal.begin() + 8, seal.begin() + 56);
+  EXPECT_EQ(of, std::vector<uint8_t>({5,    4,    3, 2, 1, 0, 0, 0, 0x0b, 0x0a, 0, 0, 0, 0, 0, 0, 0x0d, 0x0c, 0, 0, 0, 0, 0, 0,
+                                      0x0f, 0x0e, 0, 0, 0, 0, 0, 0, 0,    0,    0, 0, 0, 0, 0, 0, 0,    0,    0, 0, 0, 0, 0, 0}));
+  EXPECT_TRUE(SealMatches(seal, spec, data));
+  EXPECT_FALSE(SealIsAbsent(seal));
+  EXPECT_TRUE(SealIsAbsent(MapSeal{}));
+  for (const DataIdentity& other : {DataIdentity{0x0a0c, 0x0c0d, 0x0e0f}, DataIdentity{0x0a0b, 0x0c0e, 0x0e0f}, DataIdentity{0x0a0b, 0x0c0d, 0x0e10}}) {
+    EXPECT_FALSE(SealMatches(seal, spec, other));
+  }
   spec.size += 1;
   EXPECT_FALSE(HeaderMatches(header, spec));
-  EXPECT_FALSE(SealMatches(seal, spec));
+  EXPECT_FALSE(SealMatches(seal, spec, data));
 }
 
 TEST(MapFormatTest, MarksDifferByContentBootAndIndex) {

@@ -8,9 +8,9 @@
 
 namespace headrace::test {
 
-TempDir::TempDir() {
-  const char* base = std::getenv("TMPDIR");
-  path_ = std::string(base != nullptr ? base : "/tmp") + "/headrace-test-XXXXXX";
+TempDir::TempDir(const std::string& base) {
+  const char* usual = std::getenv("TMPDIR");
+  path_ = (!base.empty() ? base : std::string(usual != nullptr ? usual : "/tmp")) + "/headrace-test-XXXXXX";
   HEADRACE_CHECK(::mkdtemp(path_.data()) != nullptr);
 }
 

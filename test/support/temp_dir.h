@@ -8,7 +8,8 @@ namespace headrace::test {
 
 class TempDir {
  public:
-  TempDir();
+  // Below TMPDIR (or /tmp), or below `base`.
+  explicit TempDir(const std::string& base = {});
   ~TempDir();
   TempDir(const TempDir&) = delete;
   TempDir& operator=(const TempDir&) = delete;
