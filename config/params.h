@@ -12,6 +12,7 @@
   X(Fused, "fused", root, Text, "/var/lib/headrace/fused", "", "", "Directory of the layer state and of the chunk cache.")         \
   X(Fused, "fused", mountpoint, Text, "/run/headrace/fs", "", "", "Where the one FUSE file system is mounted. Keep it short: it stands in every lowerdir option.") \
   X(Fused, "fused", control_socket, Text, "/run/headrace/control.sock", "", "", "Unix socket of the control API.")               \
+  X(Fused, "fused", keeper_socket, Text, "", "", "", "Unix socket at which the snapshotter keeps the session of a daemon that died; empty = keeper.sock beside control_socket.") \
   X(Fused, "fused", log_level, Text, "info", "", "", "trace, debug, info, warn, error or off.")                                     \
   X(Fused, "fused", fuse_threads, Count, "4", "1", "64", "Threads that take requests from the kernel. They never wait for the network.") \
   X(Fused, "fused", decode_threads, Count, "0", "0", "256", "Threads that verify and decode chunks; 0 = one for each core.")     \
@@ -38,6 +39,7 @@
   X(Snapshotter, "snapshotter", root, Text, "/var/lib/headrace/snapshotter", "", "", "Directory of the metadata and of the upper directories. Report its file system to containerd as exports.root.") \
   X(Snapshotter, "snapshotter", socket, Text, "/run/headrace/snapshotter.sock", "", "", "Unix socket that containerd's proxy plugin dials.") \
   X(Snapshotter, "snapshotter", control_socket, Text, "/run/headrace/control.sock", "", "", "Control socket of headrace-fused.")  \
+  X(Snapshotter, "snapshotter", keeper_socket, Text, "", "", "", "Unix socket at which headrace-fused leaves its session for a successor; empty = keeper.sock beside control_socket.") \
   X(Snapshotter, "snapshotter", log_level, Text, "info", "", "", "trace, debug, info, warn, error or off.")                         \
   X(Snapshotter, "snapshotter", mount_deadline, Duration, "30s", "1s", "10m", "How long Prepare waits for a layer's table of contents before containerd downloads the layer instead.") \
   X(Snapshotter, "keychain", cri_socket, Text, "", "", "", "Unix socket of the CRI image-service proxy: the kubelet's --image-service-endpoint; empty = no proxy. Pull secrets are learned there.") \

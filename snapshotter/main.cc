@@ -12,9 +12,11 @@
 
 #include "config/config.h"
 #include "fusefs/base/file.h"
+#include "fusefs/base/keeper_protocol.h"
 #include "fusefs/base/log.h"
 #include "fusefs/base/process.h"
 #include "snapshotter/core/snapshotter.h"
+#include "snapshotter/keeper/session_keeper.h"
 #include "snapshotter/keychain/cri_proxy.h"
 #include "snapshotter/keychain/secret_keeper.h"
 #include "snapshotter/layers/control_client.h"
@@ -41,6 +43,7 @@ Result<config::SnapshotterConfig> LoadSettings(const Flags& flags) {
   if (!flags.socket.empty()) settings.socket = flags.socket;
   if (!flags.control_socket.empty()) settings.control_socket = flags.control_socket;
   if (!flags.log_level.empty()) settings.log_level = flags.log_level;
+  if (settings.keeper_socket.empty()) settings.keeper_socket = keeper::DefaultSocket(settings.control_socket);
   return settings;
 }
 
@@ -85,6 +88,8 @@ Status Run(const config::SnapshotterConfig& settings) {
   sigaddset(&stop_signals, SIGINT);
   ::pthread_sigmask(SIG_BLOCK, &stop_signals, nullptr);
 
+  // First: the sooner the daemon's session has a second holder, the better.
+  HR_ASSIGN_OR_RETURN(std::unique_ptr<SessionKeeper> keeper, SessionKeeper::Start({.socket = settings.keeper_socket}));
   ControlClient layers({.socket = settings.control_socket});
   HR_ASSIGN_OR_RETURN(
       auto core, Snapshotter::Create(

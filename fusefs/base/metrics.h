@@ -49,6 +49,8 @@ namespace headrace {
   X(fuse_opens_direct, "headrace_fuse_opens_direct_total", "counter", "opens answered with direct I/O")             \
   X(fuse_opens_cached, "headrace_fuse_opens_cached_total", "counter", "opens answered with the page cache")         \
   X(fuse_opens_waited, "headrace_fuse_opens_waited_total", "counter", "opens that waited for a complete file to be sealed") \
+  X(requests_resent, "headrace_requests_resent_total", "counter", "requests that a predecessor of this process had taken and not answered") \
+  X(session_holders, "headrace_session_holders", "gauge", "who keeps the session for a successor: service manager, snapshotter")     \
   X(reads_waiting, "headrace_reads_waiting", "gauge", "reads that wait for the network now")                        \
   X(open_files, "headrace_open_files", "gauge", "open file handles")                                                \
   X(layers, "headrace_layers", "gauge", "layers attached")                                                          \

@@ -14,13 +14,19 @@
 #include <cstring>
 #include <string_view>
 
+#include "fusefs/base/descriptors.h"
 #include "fusefs/base/text.h"
 
 namespace headrace {
 
-Status NotifySupervisor(const std::string& state) {
+bool HasSupervisor() {
   const char* path = std::getenv("NOTIFY_SOCKET");
-  if (path == nullptr || *path == '\0') return OkStatus();
+  return path != nullptr && *path != '\0';
+}
+
+Status NotifySupervisor(const std::string& state, std::span<const int> descriptors) {
+  if (!HasSupervisor()) return OkStatus();
+  const char* path = std::getenv("NOTIFY_SOCKET");
   sockaddr_un address{};
   address.sun_family = AF_UNIX;
   size_t length = std::strlen(path);
@@ -30,10 +36,8 @@ Status NotifySupervisor(const std::string& state) {
   UniqueFd fd(::socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0));
   if (!fd.valid()) return Status::FromErrno(errno, "socket");
   auto size = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + length);
-  ssize_t sent = ::sendto(fd.get(), state.data(), state.size(), MSG_NOSIGNAL | MSG_DONTWAIT,
-                          reinterpret_cast<const sockaddr*>(&address), size);
-  if (sent < 0) return Status::FromErrno(errno, "send to NOTIFY_SOCKET");
-  return OkStatus();
+  if (::connect(fd.get(), reinterpret_cast<const sockaddr*>(&address), size) != 0) return Status::FromErrno(errno, "connect to NOTIFY_SOCKET");
+  return SendMessage(fd.get(), state, descriptors).Annotate("NOTIFY_SOCKET");
 }
 
 Result<UniqueFd> LockRoot(const std::string& root, const std::string& program) {

@@ -5,6 +5,7 @@
 #define HEADRACE_FUSEFS_BASE_PROCESS_H_
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "fusefs/base/file.h"
@@ -13,8 +14,10 @@
 namespace headrace {
 
 // sd_notify(3) without libsystemd: one datagram to $NOTIFY_SOCKET ("READY=1", "STOPPING=1"). Nobody who listens is fine.
-// Errors: the socket is set but does not take it.
-Status NotifySupervisor(const std::string& state);
+// `descriptors` go with it ("FDSTORE=1\nFDNAME=..."). Errors: the socket is set but does not take it.
+Status NotifySupervisor(const std::string& state, std::span<const int> descriptors = {});
+// True if there is somebody who is told.
+bool HasSupervisor();
 
 // Raises RLIMIT_NOFILE to its hard limit: every open content holds two or three descriptors, every level of a tree walk one.
 Status RaiseDescriptorLimit();

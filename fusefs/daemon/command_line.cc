@@ -4,6 +4,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdlib>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -18,11 +19,12 @@ struct Flags {
   std::string root;
   std::string mountpoint;
   std::string control_socket;
+  std::string keeper_socket;
   std::string docker_config;
   std::vector<std::string> plain_http;
   std::string log_level;
   std::string read_deadline;
-  bool unmount_on_exit = true;
+  UnmountOnExit unmount_on_exit = UnmountOnExit::kAuto;
 };
 
 void Override(std::string& setting, const std::string& flag) {
@@ -51,6 +53,7 @@ Result<DaemonOptions> Merge(const Flags& flags) {
   Override(config.root, flags.root);
   Override(config.mountpoint, flags.mountpoint);
   Override(config.control_socket, flags.control_socket);
+  Override(config.keeper_socket, flags.keeper_socket);
   Override(config.docker_config, flags.docker_config);
   Override(config.log_level, flags.log_level);
   config.plain_http.insert(config.plain_http.end(), flags.plain_http.begin(), flags.plain_http.end());
@@ -82,8 +85,12 @@ Result<CommandLine> ParseCommandLine(int argc, const char* const* argv) {
   app.add_option("--plain-http", flags.plain_http, "registry (host[:port]) to be spoken to without TLS; may be repeated");
   app.add_option("--log-level", flags.log_level, "trace, debug, info, warn, error or off");
   app.add_option("--read-deadline", flags.read_deadline, "how long a read waits for a failing registry before EIO (5m)");
-  app.add_option("--unmount-on-exit", flags.unmount_on_exit, "take the mount away when the process ends (true)");
+  const std::map<std::string, UnmountOnExit> when{{"auto", UnmountOnExit::kAuto}, {"true", UnmountOnExit::kYes}, {"false", UnmountOnExit::kNo}};
+  app.add_option("--unmount-on-exit", flags.unmount_on_exit, "true, false, or auto: the mount stays for a successor if it is used and the session is kept")
+      ->transform(CLI::CheckedTransformer(when).description(""));
+  app.add_option("--keeper-socket", flags.keeper_socket, "unix socket of the snapshotter that keeps the session (beside the control socket)");
   CommandLine out;
+  app.add_flag("--unmount", out.unmount, "take away the mount that a dead process left, and what is kept of its session, then end");
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& e) {

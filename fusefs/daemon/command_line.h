@@ -12,6 +12,7 @@ namespace headrace::daemon {
 
 struct CommandLine {
   DaemonOptions options;
+  bool unmount = false;          // --unmount
   std::optional<int> exit_code;  // --help, --version or a mistake: all is said, exit with this
 };
 

@@ -23,10 +23,12 @@ namespace pb = headrace::control::v1;
 
 constexpr int kControlThreads = 64;
 constexpr std::chrono::seconds kShutdownGrace{2};
+constexpr char kAnswerMark[] = "headrace-fused";
 
 grpc::Status ToGrpc(const Status& status) {
   if (status.ok()) return grpc::Status::OK;
-  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), status.message());
+  // The details tell an answer of ours from one that gRPC makes up when the connection breaks.
+  return grpc::Status(static_cast<grpc::StatusCode>(status.code()), status.message(), kAnswerMark);
 }
 
 // The edge: nothing is thrown into gRPC; every failure is logged once, here.

@@ -7,11 +7,14 @@
 
 #include "fusefs/base/executor.h"
 #include "fusefs/base/file.h"
+#include "fusefs/base/keeper_protocol.h"
 #include "fusefs/base/log.h"
 #include "fusefs/base/process.h"
 #include "fusefs/cache/content_store.h"
 #include "fusefs/daemon/control_service.h"
 #include "fusefs/daemon/layer_manager.h"
+#include "fusefs/daemon/session_holders.h"
+#include "fusefs/kernel/channel.h"
 #include "fusefs/kernel/fuse_server.h"
 #include "fusefs/registry/client.h"
 #include "fusefs/registry/reference.h"
@@ -54,6 +57,10 @@ Result<kernel::ReadFailure> AfterDeadline(const std::string& setting) {
   return InvalidArgumentError("stream.after_deadline must be \"eio\" or \"wait\", not \"" + setting + "\"");
 }
 
+std::string KeeperSocket(const config::FusedConfig& config) {
+  return config.keeper_socket.empty() ? keeper::DefaultSocket(config.control_socket) : config.keeper_socket;
+}
+
 class StreamLearner : public LayerLearner {
  public:
   StreamLearner(registry::RangeSource& source, cache::ContentStore& cache, const stream::BlobReaderOptions& reader)
@@ -74,10 +81,10 @@ class StreamLearner : public LayerLearner {
 class DaemonImpl : public Daemon {
  public:
   explicit DaemonImpl(const DaemonOptions& options)
-      : config_(options.config), unmount_on_exit_(options.unmount_on_exit), toc_deadline_(options.toc_deadline) {}
+      : config_(options.config), unmount_on_exit_(options.unmount_on_exit), toc_deadline_(options.toc_deadline), stored_(options.stored) {}
   ~DaemonImpl() override {
-    control_.reset();          // nobody changes anything any more
-    if (fuse_) fuse_->Stop();  // no more requests; open contents are let go
+    control_.reset();  // nobody changes anything any more
+    if (fuse_) EndSession();
   }
   const Metrics& metrics() const override { return metrics_; }
 
@@ -86,11 +93,14 @@ class DaemonImpl : public Daemon {
 
  private:
   Result<registry::KeychainOptions> Keychain();
+  // No more requests; open contents are let go. The mount goes too, unless a successor is to have it.
+  void EndSession();
 
   // In the order of construction; destroyed in reverse.
   const config::FusedConfig config_;
-  const bool unmount_on_exit_;
+  const UnmountOnExit unmount_on_exit_;
   const std::chrono::milliseconds toc_deadline_;
+  std::vector<StoredDescriptor>* const stored_;
   Metrics metrics_;
   UniqueFd lock_;
   std::unique_ptr<Timer> timer_;
@@ -105,6 +115,7 @@ class DaemonImpl : public Daemon {
   std::unique_ptr<stream::Streamer> streamer_;
   std::unique_ptr<vfs::Vfs> vfs_;
   std::unique_ptr<kernel::FuseServer> fuse_;
+  std::unique_ptr<SessionHolders> holders_;
   std::unique_ptr<LayerManager> manager_;
   std::unique_ptr<ControlServer> control_;
 };
@@ -173,19 +184,43 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
   manager_ = std::make_unique<LayerManager>(std::move(manager), *reader_, *learner_, *vfs_, *streamer_, metrics_);
   HR_RETURN_IF_ERROR(manager_->Restore());
 
+  std::vector<StoredDescriptor> stored;
+  if (stored_ != nullptr) stored.swap(*stored_);
+  std::vector<kernel::Predecessor> predecessors = SessionHolders::Collect(std::move(stored), KeeperSocket(config_), config_.mountpoint);
   kernel::FuseServerOptions fuse;
   fuse.mountpoint = config_.mountpoint;
   fuse.threads = static_cast<unsigned>(config_.fuse_threads);
   fuse.read_ahead_bytes = config_.read_ahead;
   fuse.small_file_bytes = config_.small_file;
-  fuse.unmount_on_stop = unmount_on_exit_;
   HR_ASSIGN_OR_RETURN(fuse.on_read_failure, AfterDeadline(config_.after_deadline));
-  HR_ASSIGN_OR_RETURN(fuse_, kernel::FuseServer::Start(fuse, *vfs_, metrics_, std::move(on_end)));
+  HR_ASSIGN_OR_RETURN(fuse_, kernel::FuseServer::Start(fuse, *vfs_, metrics_, std::move(on_end), std::move(predecessors)));
+  if (fuse_->can_be_succeeded()) holders_ = std::make_unique<SessionHolders>(KeeperSocket(config_), config_.mountpoint, fuse_->Descriptors(), metrics_);
   HR_ASSIGN_OR_RETURN(control_, ControlServer::Start(config_.control_socket, config_.mountpoint, *manager_, *remembered_, metrics_));
   return OkStatus();
 }
 
+void DaemonImpl::EndSession() {
+  const bool used = Metrics::Get(metrics_.mounts) > 0 || fuse_->open_inodes() > 0;
+  const bool kept = holders_ != nullptr && holders_->Any();
+  const bool leave = unmount_on_exit_ == UnmountOnExit::kNo || (unmount_on_exit_ == UnmountOnExit::kAuto && used && kept);
+  if (leave) {
+    fuse_->StopForSuccessor();
+  } else {
+    fuse_->Stop();
+    if (holders_) holders_->Withdraw();
+  }
+  holders_.reset();
+}
+
 }  // namespace
+
+Status TakeDown(const config::FusedConfig& config) {
+  HR_ASSIGN_OR_RETURN(UniqueFd lock, LockRoot(config.root, "headrace-fused"));
+  HR_RETURN_IF_ERROR(kernel::CleanStaleMount(config.mountpoint));
+  SessionHolders::Withdraw(KeeperSocket(config), config.mountpoint);
+  log::Info("unmounted mountpoint={}", config.mountpoint);
+  return OkStatus();
+}
 
 Result<std::unique_ptr<Daemon>> Daemon::Create(const DaemonOptions& options, std::function<void()> on_end) {
   auto daemon = std::make_unique<DaemonImpl>(options);

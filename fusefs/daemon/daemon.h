@@ -9,16 +9,23 @@
 #include <chrono>
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "config/config.h"
+#include "fusefs/base/descriptors.h"
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/status.h"
 
 namespace headrace::daemon {
 
+// kAuto: the mount stays if somebody uses it and somebody keeps the session for a successor.
+enum class UnmountOnExit { kAuto, kYes, kNo };
+
 struct DaemonOptions {
   config::FusedConfig config;
-  bool unmount_on_exit = true;
+  UnmountOnExit unmount_on_exit = UnmountOnExit::kAuto;
+  // What the service manager kept (TakeStoredDescriptors, by main, before there are threads).
+  std::vector<StoredDescriptor>* stored = nullptr;
   // A table of contents must come within this time, retries included: below the 30 s that the snapshotter gives a Mount by default, so
   // that the caller hears which registry failed and not only that time is up.
   std::chrono::milliseconds toc_deadline{25'000};
@@ -30,6 +37,9 @@ class Daemon {
   virtual ~Daemon() = default;
   virtual const Metrics& metrics() const = 0;
 };
+
+// Ends what a dead daemon left: the mount, and the session that is kept for a successor. Who still reads from it gets an error. FailedPrecondition: a daemon runs.
+Status TakeDown(const config::FusedConfig& config);
 
 }  // namespace headrace::daemon
 

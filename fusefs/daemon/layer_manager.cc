@@ -188,35 +188,36 @@ Result<std::string> LayerManager::Check(const std::string& id) const {
 
 Status LayerManager::Unmount(const std::string& id) {
   if (!ValidMountId(id)) return InvalidArgumentError("mount id \"" + id + "\" is not a decimal number");
-  {
-    MutexLock control(control_mu_);
-    std::shared_ptr<Layer> layer;
-    bool shown = false;
-    {
-      MutexLock lock(mu_);
-      auto it = mounts_.find(id);
-      shown = it != mounts_.end();
-      if (shown) layer = it->second.layer;
-      for (const auto& [other, other_shown] : mounts_) {
-        if (other_shown.record.parent_id == id) return FailedPreconditionError("mount " + other + " stands on mount " + id);
-      }
-    }
-    HR_RETURN_IF_ERROR(store_.DeleteMount(id));  // also what could not be shown at start
-    if (!shown) return OkStatus();
-    if (Status status = vfs_.RemoveMount(id); !status.ok() && status.code() != StatusCode::kNotFound) return status;
-    std::string image;
-    {
-      MutexLock lock(mu_);
-      image = ImageKey(mounts_.at(id).record, *layer->source);
-      mounts_.erase(id);
-      --layer->mounts;
-    }
-    streamer_.RemoveFromImage(image, layer->source);
-    DropUnusedLayers();
-  }
+  HR_ASSIGN_OR_RETURN(bool shown, TakeAway(id));
+  // The kernel may know a name that we do not: of a predecessor that died between the two.
   if (options_.invalidate) options_.invalidate(id);
-  log::Info("unmounted id={}", id);
+  if (shown) log::Info("unmounted id={}", id);
   return OkStatus();
+}
+
+Result<bool> LayerManager::TakeAway(const std::string& id) {
+  MutexLock control(control_mu_);
+  std::shared_ptr<Layer> layer;
+  {
+    MutexLock lock(mu_);
+    if (auto it = mounts_.find(id); it != mounts_.end()) layer = it->second.layer;
+    for (const auto& [other, other_shown] : mounts_) {
+      if (other_shown.record.parent_id == id) return FailedPreconditionError("mount " + other + " stands on mount " + id);
+    }
+  }
+  HR_RETURN_IF_ERROR(store_.DeleteMount(id));  // also what could not be shown at start
+  if (!layer) return false;
+  if (Status status = vfs_.RemoveMount(id); !status.ok() && status.code() != StatusCode::kNotFound) return status;
+  std::string image;
+  {
+    MutexLock lock(mu_);
+    image = ImageKey(mounts_.at(id).record, *layer->source);
+    mounts_.erase(id);
+    --layer->mounts;
+  }
+  streamer_.RemoveFromImage(image, layer->source);
+  DropUnusedLayers();
+  return true;
 }
 
 std::vector<LayerState> LayerManager::Layers() const {

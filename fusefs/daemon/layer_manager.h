@@ -123,6 +123,8 @@ class LayerManager {
   Result<Mounted> ShowNew(const MountArgs& args, const std::shared_ptr<Layer>& layer);
   void Unpin(const std::shared_ptr<Layer>& layer);
   Status Show(const MountRecord& record, const std::shared_ptr<Layer>& layer);
+  // The mount's part of Unmount; whether it was shown.
+  Result<bool> TakeAway(const std::string& id);
   void DropUnusedLayers();
   void UpdateGauges();
 

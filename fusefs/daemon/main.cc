@@ -55,7 +55,9 @@ void Notify(const char* state) {
   if (Status status = NotifySupervisor(state); !status.ok()) log::Warn("the supervisor was not told state={} error=\"{}\"", state, status.ToString());
 }
 
-Status Run(const DaemonOptions& options) {
+Status Run(DaemonOptions options) {
+  std::vector<StoredDescriptor> stored = TakeStoredDescriptors();
+  options.stored = &stored;
   HR_RETURN_IF_ERROR(log::Setup("headrace-fused", options.config.log_level));
   if (Status status = RaiseDescriptorLimit(); !status.ok()) log::Warn("descriptor limit stays error=\"{}\"", status.ToString());
   sigset_t set;
@@ -86,7 +88,7 @@ int main(int argc, char** argv) {
     return daemon::kExitUsage;
   }
   if (command->exit_code) return *command->exit_code;
-  Status status = daemon::Run(command->options);
+  Status status = command->unmount ? daemon::TakeDown(command->options.config) : daemon::Run(command->options);
   if (status.ok()) return 0;
   std::fprintf(stderr, "headrace-fused: %s\n", status.ToString().c_str());
   return daemon::kExitFailure;

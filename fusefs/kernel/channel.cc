@@ -15,6 +15,8 @@
 #include <sstream>
 #include <vector>
 
+#include "fusefs/base/text.h"
+
 namespace headrace::kernel {
 namespace {
 
@@ -35,10 +37,10 @@ std::string Unescape(const std::string& text) {
   return out;
 }
 
-// How many file systems of our type are stacked at `path`.
-size_t CountOurMounts(const std::string& path) {
-  std::ifstream in("/proc/self/mountinfo");
-  size_t count = 0;
+// The devices ("major:minor") of the file systems of our type that are stacked at `path`, the lowest first.
+std::vector<std::string> OurMounts(const std::string& path) {
+  std::ifstream in("/proc/thread-self/mountinfo");
+  std::vector<std::string> devices;
   for (std::string line; std::getline(in, line);) {
     std::istringstream fields(line);
     std::string id, parent, device, root, point, word;
@@ -46,9 +48,9 @@ size_t CountOurMounts(const std::string& path) {
     if (Unescape(point) != path) continue;
     while (fields >> word && word != "-") {
     }
-    if (fields >> word && word == kType) ++count;
+    if (fields >> word && word == kType) devices.push_back(device);
   }
-  return count;
+  return devices;
 }
 
 Result<std::string> ReadInit(int device) {
@@ -78,7 +80,7 @@ Status SendInit(int device, const std::string& init_bytes, const wire::InitOut& 
 }  // namespace
 
 Status CleanStaleMount(const std::string& mountpoint) {
-  for (size_t left = CountOurMounts(mountpoint); left > 0; --left) HR_RETURN_IF_ERROR(DetachMount(mountpoint));
+  for (size_t left = OurMounts(mountpoint).size(); left > 0; --left) HR_RETURN_IF_ERROR(DetachMount(mountpoint));
   return OkStatus();
 }
 
@@ -139,6 +141,34 @@ Result<Channel> OpenChannel(const std::string& mountpoint) {
     return status.Annotate("FUSE handshake");
   }
   return channel;
+}
+
+Result<uint64_t> MountedDevice(const std::string& mountpoint) {
+  const std::vector<std::string> mounts = OurMounts(mountpoint);
+  if (mounts.empty()) return NotFoundError("no file system of Headrace is mounted at " + mountpoint);
+  const std::string& device = mounts.back();
+  const size_t colon = device.find(':');
+  auto major = ParseU64(device.substr(0, colon));
+  auto minor = ParseU64(colon == std::string::npos ? "" : device.substr(colon + 1));
+  if (!major.ok() || !minor.ok()) return InternalError("mountinfo has a device \"" + device + "\"");
+  return makedev(static_cast<unsigned>(*major), static_cast<unsigned>(*minor));
+}
+
+Status CheckConnection(int device) {
+  pollfd ready{device, POLLIN, 0};
+  int n;
+  do {
+    n = ::poll(&ready, 1, 0);
+  } while (n < 0 && errno == EINTR);
+  if (n < 0) return Status::FromErrno(errno, "poll /dev/fuse");
+  if (ready.revents & (POLLERR | POLLNVAL)) return UnavailableError("the FUSE connection has ended");
+  return OkStatus();
+}
+
+Status AskAgain(int device) {
+  const wire::OutHeader notification{sizeof(wire::OutHeader), wire::kNotifyResend, 0};
+  if (::write(device, &notification, sizeof notification) != sizeof notification) return Status::FromErrno(errno, "FUSE_NOTIFY_RESEND");
+  return OkStatus();
 }
 
 Status DetachMount(const std::string& mountpoint) {

@@ -38,6 +38,15 @@ Result<Channel> OpenChannel(const std::string& mountpoint);
 // The answer to an INIT request: what we want and the kernel has. InvalidArgument: not an INIT, or a kernel without our major version.
 Result<wire::InitOut> AnswerInit(const std::string& init_bytes);
 
+// st_dev of the file system of ours that is mounted at `mountpoint`, without asking it anything (nobody may be serving it). NotFound: none is.
+Result<uint64_t> MountedDevice(const std::string& mountpoint);
+
+// OK while the connection of the descriptor lives. Unavailable: it was aborted, or its file system has no user any more.
+Status CheckConnection(int device);
+
+// Asks the kernel to hand out again, first of all and marked with wire::kUniqueResend, every request that was taken from this connection and not answered.
+Status AskAgain(int device);
+
 // Lazy unmount: the name is gone at once, open files live as long as the connection. OK if not mounted.
 Status DetachMount(const std::string& mountpoint);
 

@@ -6,10 +6,12 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <thread>
 #include <vector>
 
@@ -20,6 +22,7 @@
 #include "fusefs/kernel/inode_modes.h"
 #include "fusefs/kernel/operations.h"
 #include "fusefs/kernel/pending_reads.h"
+#include "fusefs/kernel/session_table.h"
 
 namespace headrace::kernel {
 namespace {
@@ -52,13 +55,16 @@ struct SessionDeleter {
 
 class FuseServerImpl : public FuseServer {
  public:
-  FuseServerImpl(const FuseServerOptions& options, vfs::Vfs& vfs, Metrics& metrics, Channel channel,
+  FuseServerImpl(const FuseServerOptions& options, vfs::Vfs& vfs, Metrics& metrics, Channel channel, SessionTable table, bool took_over,
                  std::function<void()> on_end)
       : options_(options),
+        metrics_(metrics),
         channel_(std::move(channel)),
+        table_(std::move(table)),
+        took_over_(took_over),
         registrar_(channel_.device.get()),
         timer_("fuse-interrupt"),
-        modes_(registrar_, options.small_file_bytes, (channel_.flags & wire::kPassthrough) != 0),
+        modes_(registrar_, table_, options.small_file_bytes, (channel_.flags & wire::kPassthrough) != 0),
         reads_(std::make_shared<PendingReads>(timer_, metrics, options.on_read_failure)),
         context_{vfs, modes_, metrics, reads_},
         operations_(MakeOperations()),
@@ -68,21 +74,31 @@ class FuseServerImpl : public FuseServer {
 
   Status Begin();
   void InvalidateMount(const std::string& id) override;
-  SessionState State() const override {
-    return SessionState{channel_.device.get(), channel_.init_bytes, modes_.BackingIds()};
-  }
+  SessionDescriptors Descriptors() const override { return {channel_.device.get(), table_.memory()}; }
+  bool can_be_succeeded() const override { return (channel_.flags & wire::kHasResend) != 0; }
+  bool took_over() const override { return took_over_; }
+  std::map<vfs::NodeId, int> BackingIds() const override { return modes_.BackingIds(); }
   size_t waiting_reads() const override { return reads_->waiting(); }
   size_t open_inodes() const override { return modes_.open_inodes(); }
   void Stop() override;
+  void StopForSuccessor() override;
 
  private:
   Status MakeSession();
+  // Answers, or begins to answer, everything that the predecessor left. On this thread alone, so that afterwards it is known to be all.
+  Status AnswerLeftovers();
+  // Hands one request to libfuse.
+  void Process(char* bytes, size_t size);
+  void EndWorkers();
   void Work(unsigned index);
   // False: the connection or this server ended.
   bool WaitForRequest(int epoll);
 
   const FuseServerOptions options_;
+  Metrics& metrics_;
   Channel channel_;
+  SessionTable table_;
+  const bool took_over_;
   DeviceRegistrar registrar_;
   Timer timer_;
   InodeModes modes_;
@@ -128,8 +144,46 @@ Status FuseServerImpl::MakeSession() {
   return OkStatus();
 }
 
+wire::InHeader HeaderOf(const char* bytes, size_t size) {
+  wire::InHeader header{};
+  std::memcpy(&header, bytes, std::min(size, sizeof header));
+  return header;
+}
+
+void FuseServerImpl::Process(char* bytes, size_t size) {
+  const uint64_t unique = HeaderOf(bytes, size).unique;
+  const bool resent = (unique & wire::kUniqueResend) != 0;
+  if (resent) Metrics::Add(metrics_.requests_resent);
+  BeginRequest({unique & ~wire::kUniqueResend, resent});
+  fuse_buf request{};
+  request.mem = bytes;
+  request.size = size;
+  fuse_session_process_buf(session_.get(), &request);
+}
+
+// The kernel puts the resent requests before all others; only forgets and interrupts, which have queues of their own, may come between.
+Status FuseServerImpl::AnswerLeftovers() {
+  HR_RETURN_IF_ERROR(AskAgain(channel_.device.get()));
+  std::vector<char> buffer(kRequestBytesMax);
+  for (;;) {
+    const ssize_t size = ::read(channel_.device.get(), buffer.data(), buffer.size());
+    if (size < 0 && (errno == EINTR || errno == ENOENT)) continue;
+    if (size < 0 && errno == EAGAIN) break;
+    if (size < 0) return Status::FromErrno(errno, "read what the predecessor left");
+    if (size == 0) return UnavailableError("the FUSE connection has ended");
+    const wire::InHeader header = HeaderOf(buffer.data(), static_cast<size_t>(size));
+    Process(buffer.data(), static_cast<size_t>(size));
+    const bool beside = header.opcode == wire::kOpForget || header.opcode == wire::kOpBatchForget || header.opcode == wire::kOpInterrupt;
+    if (!beside && (header.unique & wire::kUniqueResend) == 0) break;
+  }
+  modes_.SettleUnanswered();
+  return OkStatus();
+}
+
 Status FuseServerImpl::Begin() {
   HR_RETURN_IF_ERROR(MakeSession());
+  metrics_.open_files.store(static_cast<int64_t>(modes_.opens()), std::memory_order_relaxed);
+  if (took_over_) HR_RETURN_IF_ERROR(AnswerLeftovers());
   stop_event_ = UniqueFd(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!stop_event_.valid()) return Status::FromErrno(errno, "eventfd");
   for (unsigned i = 0; i < options_.threads; ++i) workers_.emplace_back([this, i] { Work(i); });
@@ -163,10 +217,7 @@ void FuseServerImpl::Work(unsigned index) {
   while (!stopping_.load(std::memory_order_acquire)) {
     ssize_t size = ::read(device, buffer.data(), buffer.size());
     if (size > 0) {
-      fuse_buf request_bytes{};
-      request_bytes.mem = buffer.data();
-      request_bytes.size = static_cast<size_t>(size);
-      fuse_session_process_buf(session_.get(), &request_bytes);
+      Process(buffer.data(), static_cast<size_t>(size));
       continue;
     }
     if (size < 0 && errno == EAGAIN) {
@@ -193,13 +244,7 @@ void FuseServerImpl::InvalidateMount(const std::string& id) {
   fuse_lowlevel_notify_inval_inode(session_.get(), vfs::kRootNode, -1, 0);
 }
 
-void FuseServerImpl::Stop() {
-  if (stopped_) return;
-  stopped_ = true;
-  // The workers still serve while the mount goes; its end is then no news.
-  if (!ended_.exchange(true) && options_.unmount_on_stop) {
-    if (Status status = DetachMount(options_.mountpoint); !status.ok()) log::Warn("{}", status.ToString());
-  }
+void FuseServerImpl::EndWorkers() {
   stopping_.store(true, std::memory_order_release);
   if (stop_event_.valid()) {
     uint64_t one = 1;
@@ -207,22 +252,90 @@ void FuseServerImpl::Stop() {
     }
   }
   for (std::thread& worker : workers_) worker.join();
+  workers_.clear();
   HEADRACE_CHECK(reads_->Stop(kReplyTimeout));
   session_.reset();
+}
+
+void FuseServerImpl::Stop() {
+  if (stopped_) return;
+  stopped_ = true;
+  // The workers still serve while the mount goes; its end is then no news.
+  if (!ended_.exchange(true)) {
+    if (Status status = DetachMount(options_.mountpoint); !status.ok()) log::Warn("{}", status.ToString());
+  }
+  EndWorkers();
   modes_.Clear();
+  metrics_.open_files.store(0, std::memory_order_relaxed);
+}
+
+void FuseServerImpl::StopForSuccessor() {
+  if (stopped_) return;
+  stopped_ = true;
+  ended_.store(true);
+  EndWorkers();
+  log::Info("the mount stays for a successor mountpoint={} open_files={} open_inodes={}", options_.mountpoint, modes_.opens(), modes_.open_inodes());
+  modes_.Leave();
+}
+
+// NotFound or Unavailable: there is nothing to go on with. FailedPrecondition: there is, but not for this program.
+Result<SessionTable> CheckPredecessor(const FuseServerOptions& options, Predecessor& predecessor) {
+  if (!predecessor.device.valid() || !predecessor.table.valid()) return NotFoundError("a descriptor is missing");
+  HR_RETURN_IF_ERROR(CheckConnection(predecessor.device.get()));
+  HR_ASSIGN_OR_RETURN(SessionTable table, SessionTable::Adopt(std::move(predecessor.table)));
+  if (table.identity().mountpoint != options.mountpoint) {
+    return NotFoundError("it is of " + table.identity().mountpoint + ", not of " + options.mountpoint);
+  }
+  HR_ASSIGN_OR_RETURN(uint64_t device, MountedDevice(options.mountpoint));
+  if (device != table.identity().device) return NotFoundError("it is not what is mounted at " + options.mountpoint + " now");
+  if ((table.identity().flags & wire::kHasResend) == 0) return NotFoundError("this kernel cannot hand requests out again");
+  return table;
+}
+
+Result<std::unique_ptr<FuseServerImpl>> TakeOver(const FuseServerOptions& options, vfs::Vfs& vfs, Metrics& metrics, const std::function<void()>& on_end,
+                                                 Predecessor& predecessor) {
+  HR_ASSIGN_OR_RETURN(SessionTable table, CheckPredecessor(options, predecessor));
+  Channel channel{std::move(predecessor.device), table.identity().init_bytes, table.identity().flags};
+  auto server = std::make_unique<FuseServerImpl>(options, vfs, metrics, std::move(channel), std::move(table), /*took_over=*/true, on_end);
+  if (Status status = server->Begin(); !status.ok()) {
+    server->StopForSuccessor();  // what cannot be served is not destroyed either
+    return status;
+  }
+  return server;
+}
+
+Result<std::unique_ptr<FuseServerImpl>> MountAnew(const FuseServerOptions& options, vfs::Vfs& vfs, Metrics& metrics, std::function<void()> on_end) {
+  HR_RETURN_IF_ERROR(CleanStaleMount(options.mountpoint));
+  HR_ASSIGN_OR_RETURN(Channel channel, OpenChannel(options.mountpoint));
+  auto begin = [&]() -> Result<std::unique_ptr<FuseServerImpl>> {
+    HR_ASSIGN_OR_RETURN(uint64_t device, MountedDevice(options.mountpoint));
+    HR_ASSIGN_OR_RETURN(SessionTable table, SessionTable::Create({options.mountpoint, channel.init_bytes, channel.flags, device}));
+    auto server = std::make_unique<FuseServerImpl>(options, vfs, metrics, std::move(channel), std::move(table), /*took_over=*/false, std::move(on_end));
+    HR_RETURN_IF_ERROR(server->Begin());
+    return server;
+  };
+  auto server = begin();
+  if (!server.ok()) DetachMount(options.mountpoint).ok();
+  return server;
 }
 
 }  // namespace
 
 Result<std::unique_ptr<FuseServer>> FuseServer::Start(const FuseServerOptions& options, vfs::Vfs& vfs, Metrics& metrics,
-                                                      std::function<void()> on_end) {
-  HR_RETURN_IF_ERROR(CleanStaleMount(options.mountpoint));
-  HR_ASSIGN_OR_RETURN(Channel channel, OpenChannel(options.mountpoint));
-  auto server = std::make_unique<FuseServerImpl>(options, vfs, metrics, std::move(channel), std::move(on_end));
-  if (Status status = server->Begin(); !status.ok()) {
-    DetachMount(options.mountpoint).ok();
-    return status;
+                                                      std::function<void()> on_end, std::vector<Predecessor> predecessors) {
+  for (Predecessor& predecessor : predecessors) {
+    auto server = TakeOver(options, vfs, metrics, on_end, predecessor);
+    if (server.ok()) {
+      log::Info("went on with a predecessor's session holder={} open_inodes={} resent_requests={}", predecessor.holder, (*server)->open_inodes(),
+                Metrics::Get(metrics.requests_resent));
+      return std::unique_ptr<FuseServer>(std::move(*server));
+    }
+    if (server.status().code() == StatusCode::kFailedPrecondition) {
+      return server.status().Annotate("the file system at " + options.mountpoint + " is in use and cannot be taken over");
+    }
+    log::Info("a session that was kept is of no use holder={} reason=\"{}\"", predecessor.holder, server.status().ToString());
   }
+  HR_ASSIGN_OR_RETURN(auto server, MountAnew(options, vfs, metrics, std::move(on_end)));
   return std::unique_ptr<FuseServer>(std::move(server));
 }
 

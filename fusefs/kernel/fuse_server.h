@@ -12,7 +12,9 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
+#include "fusefs/base/file.h"
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/status.h"
 #include "fusefs/kernel/pending_reads.h"
@@ -26,32 +28,44 @@ struct FuseServerOptions {
   uint64_t read_ahead_bytes = 4ull << 20;   // of the kernel, for mmap and page-cached files
   uint64_t small_file_bytes = 4ull << 20;   // files up to this size live in the page cache
   ReadFailure on_read_failure = ReadFailure::kError;
-  bool unmount_on_stop = true;              // false: the mount stays, dead, for a successor that holds the descriptor
 };
 
-// What a successor needs to go on with this connection.
-struct SessionState {
-  int device_fd = -1;      // borrowed
-  std::string init_bytes;
-  std::map<vfs::NodeId, int> backing_ids;
+// A session that another process served, as somebody kept it for us.
+struct Predecessor {
+  UniqueFd device;     // of /dev/fuse
+  UniqueFd table;      // its SessionTable
+  std::string holder;  // who kept it, for the log
+};
+
+// What must be kept for a successor, borrowed.
+struct SessionDescriptors {
+  int device = -1;
+  int table = -1;
 };
 
 class FuseServer {
  public:
-  // Mounts and serves. `on_end` is called once, on a worker, when the connection ended without Stop (somebody unmounted or aborted it).
+  // Goes on with the first of the `predecessors` whose connection lives and is mounted at the mount point: every request that it left is answered, what is open
+  // stays open. Without one it mounts anew. FailedPrecondition: a predecessor's state cannot be read by this program, and its readers would be lost.
+  // `on_end` is called once, on a worker, when the connection ended without Stop (somebody unmounted or aborted it).
   static Result<std::unique_ptr<FuseServer>> Start(const FuseServerOptions& options, vfs::Vfs& vfs, Metrics& metrics,
-                                                   std::function<void()> on_end);
+                                                   std::function<void()> on_end, std::vector<Predecessor> predecessors = {});
   virtual ~FuseServer() = default;  // Stop()
 
   // The kernel forgets the name of a mount that Vfs no longer has. Never from a FUSE handler; blocks until the kernel did it.
   virtual void InvalidateMount(const std::string& id) = 0;
-  virtual SessionState State() const = 0;
+  virtual SessionDescriptors Descriptors() const = 0;
+  // The kernel can hand a request out twice (Linux 6.9): without that nobody can succeed us.
+  virtual bool can_be_succeeded() const = 0;
+  virtual bool took_over() const = 0;
+  virtual std::map<vfs::NodeId, int> BackingIds() const = 0;
   // READ requests that are not answered yet.
   virtual size_t waiting_reads() const = 0;
   virtual size_t open_inodes() const = 0;
-  // Ends serving: unmounts (lazily) if the options say so, ends the workers, gives up unanswered reads, lets go of all contents.
-  // Idempotent.
+  // Ends serving: unmounts (lazily), ends the workers, gives up unanswered reads, lets go of all contents. Idempotent.
   virtual void Stop() = 0;
+  // The same, but the mount stays, and all that is open in it and unanswered is left to whoever has the descriptors.
+  virtual void StopForSuccessor() = 0;
 };
 
 }  // namespace headrace::kernel

@@ -22,6 +22,8 @@ constexpr double kForever = 1e9;
 constexpr double kRootAttrSeconds = 1.0;
 constexpr size_t kReadDirBytesMax = 1 << 20;
 
+thread_local RequestMark current_request;
+
 OperationsContext& Context(fuse_req_t req) { return *static_cast<OperationsContext*>(fuse_req_userdata(req)); }
 
 // The edge: nothing is thrown through libfuse's C frames. `handler` answers as its last step.
@@ -105,11 +107,16 @@ std::chrono::milliseconds OpenWait(uint64_t size) {
 }
 
 void ReplyOpen(OperationsContext& context, fuse_req_t req, fuse_ino_t node, fuse_file_info info,
-               const std::shared_ptr<stream::FileContent>& content) {
-  InodeModes::Opened opened = context.modes.Open(node, content);
-  switch (opened.mode) {
+               const std::shared_ptr<stream::FileContent>& content, uint64_t unique) {
+  Result<InodeModes::Opened> opened = context.modes.Open(node, content, unique);
+  if (!opened.ok()) {
+    log::Error("a file cannot be opened error=\"{}\"", opened.status().ToString());
+    fuse_reply_err(req, ENFILE);
+    return;
+  }
+  switch (opened->mode) {
     case IoMode::kPassthrough:
-      info.backing_id = opened.backing_id;
+      info.backing_id = opened->backing_id;
       Metrics::Add(context.metrics.fuse_opens_passthrough);
       break;
     case IoMode::kDirect:
@@ -118,20 +125,23 @@ void ReplyOpen(OperationsContext& context, fuse_req_t req, fuse_ino_t node, fuse
       break;
     case IoMode::kCached:
       info.keep_cache = 1;
-      if (opened.first) opened.content->FetchAll();
+      if (opened->first) opened->content->FetchAll();
       Metrics::Add(context.metrics.fuse_opens_cached);
       break;
   }
   info.noflush = 1;
   info.fh = 0;  // nothing: a handle must mean the same to a successor of this process
-  Metrics::Add(context.metrics.open_files);
+  if (!opened->claimed) Metrics::Add(context.metrics.open_files);
   if (fuse_reply_open(req, &info) == -ENOENT) {  // aborted: no release will come
-    context.modes.Release(node);
+    context.modes.TakeBack(node, opened->answer);
     Metrics::Add(context.metrics.open_files, -1);
+  } else {
+    context.modes.Answered(opened->answer);
   }
 }
 
 void OnOpen(fuse_req_t req, fuse_ino_t node, fuse_file_info* info) {
+  const RequestMark mark = current_request;
   Guard(req, [&](OperationsContext& context) {
     if ((info->flags & O_ACCMODE) != O_RDONLY || (info->flags & O_TRUNC) != 0) {
       fuse_reply_err(req, EROFS);
@@ -141,20 +151,22 @@ void OnOpen(fuse_req_t req, fuse_ino_t node, fuse_file_info* info) {
     if (!content.ok()) return ReplyError(req, content.status());
     std::shared_ptr<stream::FileContent> file = std::move(*content);
     const std::chrono::milliseconds patience = OpenWait(file->size());
-    if (file->sealed() || !file->complete() || patience.count() == 0) return ReplyOpen(context, req, node, *info, file);
+    if (file->sealed() || !file->complete() || patience.count() == 0) return ReplyOpen(context, req, node, *info, file, mark.unique);
     // A moment's patience makes it a passthrough file for as long as it is open. Not on this thread.
-    std::shared_ptr<PendingRead> open = context.reads->Start(req);
+    std::shared_ptr<PendingRead> open = context.reads->Start(req, mark.resent);
     Metrics::Add(context.metrics.fuse_opens_waited);
-    file->AwaitSeal(patience, [&context, open, node, info = *info, file] {
-      open->Complete([&](fuse_req_t waiting) { ReplyOpen(context, waiting, node, info, file); });
+    file->AwaitSeal(patience, [&context, open, node, info = *info, file, mark] {
+      open->Complete([&](fuse_req_t waiting) { ReplyOpen(context, waiting, node, info, file, mark.unique); });
     });
   });
 }
 
 void OnRelease(fuse_req_t req, fuse_ino_t node, fuse_file_info*) {
   Guard(req, [&](OperationsContext& context) {
-    if (context.modes.Release(node)) Metrics::Add(context.metrics.open_files, -1);
+    const InodeModes::Released released = context.modes.Release(node, current_request.unique);
+    if (released.known && !released.claimed) Metrics::Add(context.metrics.open_files, -1);
     fuse_reply_err(req, 0);
+    context.modes.Answered(released.answer);
   });
 }
 
@@ -165,8 +177,9 @@ void OnRead(fuse_req_t req, fuse_ino_t node, size_t size, off_t offset, fuse_fil
       auto reopened = context.vfs.Open(node);
       if (!reopened.ok()) return ReplyError(req, reopened.status());
       content = std::move(*reopened);
+      context.modes.Keep(node, content);
     }
-    context.reads->Start(req)->ReadFrom(content, static_cast<uint64_t>(offset), size);
+    context.reads->Start(req, current_request.resent)->ReadFrom(content, static_cast<uint64_t>(offset), size);
   });
 }
 
@@ -307,6 +320,8 @@ void SetReadOnlyHandlers(fuse_lowlevel_ops& ops) {
 }
 
 }  // namespace
+
+void BeginRequest(RequestMark mark) { current_request = mark; }
 
 std::unique_ptr<fuse_lowlevel_ops> MakeOperations() {
   auto ops = std::make_unique<fuse_lowlevel_ops>();

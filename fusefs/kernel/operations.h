@@ -8,6 +8,7 @@
 #ifndef HEADRACE_FUSEFS_KERNEL_OPERATIONS_H_
 #define HEADRACE_FUSEFS_KERNEL_OPERATIONS_H_
 
+#include <cstdint>
 #include <memory>
 
 #include "fusefs/base/metrics.h"
@@ -26,6 +27,13 @@ struct OperationsContext {
   Metrics& metrics;
   std::shared_ptr<PendingReads> reads;
 };
+
+// Which request the calling thread handles, for the handlers: libfuse does not show it. `unique` without the mark of a resent one.
+struct RequestMark {
+  uint64_t unique = 0;
+  bool resent = false;
+};
+void BeginRequest(RequestMark mark);
 
 // The table for fuse_session_new.
 std::unique_ptr<fuse_lowlevel_ops> MakeOperations();

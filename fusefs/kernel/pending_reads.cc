@@ -106,7 +106,7 @@ void PendingRead::CheckReader() {
   });
 }
 
-std::shared_ptr<PendingRead> PendingReads::Start(fuse_req* req) {
+std::shared_ptr<PendingRead> PendingReads::Start(fuse_req* req, bool resent) {
   auto read = std::make_shared<PendingRead>();
   read->table_ = shared_from_this();
   read->req_ = req;
@@ -118,6 +118,7 @@ std::shared_ptr<PendingRead> PendingReads::Start(fuse_req* req) {
   }
   Metrics::Add(metrics_.reads_waiting);
   fuse_req_interrupt_func(req, &PendingRead::OnInterrupt, read.get());
+  if (resent) PendingRead::OnInterrupt(req, read.get());
   return read;
 }
 

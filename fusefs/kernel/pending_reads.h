@@ -64,7 +64,8 @@ class PendingReads : public std::enable_shared_from_this<PendingReads> {
       : timer_(timer), metrics_(metrics), on_failure_(on_failure) {}
 
   // Takes over `req`: from now on only the returned object answers it.
-  std::shared_ptr<PendingRead> Start(fuse_req* req);
+  // `resent`: a predecessor had it, and may have been told already that its reader was killed.
+  std::shared_ptr<PendingRead> Start(fuse_req* req, bool resent = false);
   // Frees every unanswered request without an answer and waits for replies under way. REQUIRES: no Start any more.
   // False if a reply did not end within the time (then the session must not be destroyed).
   bool Stop(std::chrono::nanoseconds timeout);

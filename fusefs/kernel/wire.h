@@ -1,4 +1,4 @@
-// The part of the FUSE kernel protocol that we speak ourselves: the INIT handshake and the ioctls of backing files. Everything else is
+// The part of the FUSE kernel protocol that we speak ourselves: the INIT handshake, the resend notification and the ioctls of backing files. Everything else is
 // libfuse's. Values from Linux' include/uapi/linux/fuse.h at protocol 7.45 (the headers of the build machine may be older).
 // Plain values; nothing blocks.
 #ifndef HEADRACE_FUSEFS_KERNEL_WIRE_H_
@@ -14,7 +14,13 @@ inline constexpr uint32_t kMajor = 7;
 // What we understand; the kernel takes the smaller of both.
 inline constexpr uint32_t kMinor = 45;
 // Passthrough came with 7.40 (Linux 6.9); older kernels are served without.
+inline constexpr uint32_t kOpForget = 2;
 inline constexpr uint32_t kOpInit = 26;
+inline constexpr uint32_t kOpInterrupt = 36;
+inline constexpr uint32_t kOpBatchForget = 42;
+// A notification (in OutHeader::error, with unique 0), Linux 6.9; and the mark of a request that was handed out before.
+inline constexpr int32_t kNotifyResend = 7;
+inline constexpr uint64_t kUniqueResend = 1ull << 63;
 
 struct InHeader {
   uint32_t len;

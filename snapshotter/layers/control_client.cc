@@ -3,6 +3,8 @@
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
+#include <functional>
+#include <thread>
 
 #include "headrace/control.grpc.pb.h"
 
@@ -31,6 +33,24 @@ Status FromGrpc(const grpc::Status& status, const std::string& socket) {
   if (status.ok()) return {};
   auto code = static_cast<StatusCode>(static_cast<int>(status.error_code()));
   return Status(code, "headrace-fused at " + socket + ": " + status.error_message());
+}
+
+// True if the daemon died during the call (or before it had it): its successor answers the same. An answer of the daemon's own carries its name as details.
+bool CutOff(const grpc::Status& status) {
+  return status.error_code() == grpc::StatusCode::UNAVAILABLE && status.error_details() != "headrace-fused";
+}
+
+// Every call may be made twice. One that was cut off is made again, once the daemon is there again, until its deadline.
+grpc::Status CallUntil(steady_clock::time_point deadline, const std::function<grpc::Status(grpc::ClientContext*)>& call) {
+  constexpr std::chrono::milliseconds kPause{20};  // a daemon that dies in each call must not make us spin
+  for (;;) {
+    grpc::ClientContext context;
+    context.set_deadline(WallDeadline(deadline));
+    context.set_wait_for_ready(true);
+    grpc::Status status = call(&context);
+    if (!CutOff(status) || steady_clock::now() + kPause >= deadline) return status;
+    std::this_thread::sleep_for(kPause);
+  }
 }
 
 // A daemon that hangs is as good as none for a call that touches no network.
@@ -72,12 +92,9 @@ Result<MountAnswer> ControlClient::Mount(const MountSpec& spec, steady_clock::ti
   request.mutable_layer()->set_blob_digest(spec.layer.blob_digest);
   request.mutable_layer()->set_toc(spec.layer.toc);
   request.set_no_fill(spec.no_fill);
-  grpc::ClientContext context;
-  context.set_deadline(WallDeadline(deadline));
-  context.set_wait_for_ready(true);
   control::v1::MountResponse response;
-  HR_RETURN_IF_ERROR(
-      FromGrpc(stub_->control->Mount(&context, request, &response), options_.socket));
+  grpc::Status called = CallUntil(deadline, [&](grpc::ClientContext* context) { return stub_->control->Mount(context, request, &response); });
+  HR_RETURN_IF_ERROR(FromGrpc(called, options_.socket));
   MountAnswer answer;
   if (response.pending()) {
     answer.pending = true;
@@ -96,12 +113,10 @@ Result<MountAnswer> ControlClient::Mount(const MountSpec& spec, steady_clock::ti
 Result<std::string> ControlClient::Check(uint64_t id) {
   control::v1::CheckRequest request;
   request.set_id(std::to_string(id));
-  grpc::ClientContext context;
-  context.set_deadline(WallDeadline(steady_clock::now() + options_.local_timeout));
-  context.set_wait_for_ready(true);
   control::v1::CheckResponse response;
-  HR_RETURN_IF_ERROR(
-      FromLocalCall(stub_->control->Check(&context, request, &response), options_.socket));
+  grpc::Status called = CallUntil(steady_clock::now() + options_.local_timeout,
+                                  [&](grpc::ClientContext* context) { return stub_->control->Check(context, request, &response); });
+  HR_RETURN_IF_ERROR(FromLocalCall(called, options_.socket));
   if (response.path().empty() || response.path().front() != '/') {
     return InternalError("headrace-fused answered Check with the path \"" + response.path() +
                          "\", not an absolute one");
@@ -112,11 +127,10 @@ Result<std::string> ControlClient::Check(uint64_t id) {
 Status ControlClient::Unmount(uint64_t id) {
   control::v1::UnmountRequest request;
   request.set_id(std::to_string(id));
-  grpc::ClientContext context;
-  context.set_deadline(WallDeadline(steady_clock::now() + options_.local_timeout));
-  context.set_wait_for_ready(true);
   control::v1::UnmountResponse response;
-  return FromLocalCall(stub_->control->Unmount(&context, request, &response), options_.socket);
+  grpc::Status called = CallUntil(steady_clock::now() + options_.local_timeout,
+                                  [&](grpc::ClientContext* context) { return stub_->control->Unmount(context, request, &response); });
+  return FromLocalCall(called, options_.socket);
 }
 
 Result<std::string> ControlClient::SetCredentials(const std::vector<ImageCredentials>& credentials,

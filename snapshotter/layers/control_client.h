@@ -1,6 +1,6 @@
 // LayerMounter over the control socket of headrace-fused (proto/headrace/control.proto, gRPC).
-// Thread-safe; connects on first use and again whenever the daemon comes back. Nothing is retried
-// here but the connection.
+// Thread-safe; connects on first use and again whenever the daemon comes back. A call that
+// the daemon's death cut off is made again until its deadline; an error of the daemon's own is not.
 #ifndef HEADRACE_SNAPSHOTTER_LAYERS_CONTROL_CLIENT_H_
 #define HEADRACE_SNAPSHOTTER_LAYERS_CONTROL_CLIENT_H_
 

@@ -13,11 +13,15 @@
 #include <chrono>
 #include <cstring>
 #include <fstream>
+#include <functional>
+#include <map>
 #include <iterator>
 #include <thread>
 #include <vector>
 
+#include "fusefs/base/descriptors.h"
 #include "fusefs/base/file.h"
+#include "snapshotter/keeper/session_keeper.h"
 #include "test/support/matchers.h"
 #include "test/support/overlay_dirs.h"
 #include "test/support/temp_dir.h"
@@ -65,15 +69,61 @@ class FusedProcessTest : public ::testing::Test {
       int fd = ::open(log.c_str(), O_WRONLY | O_CREAT | O_APPEND, 0600);
       ::dup2(fd, 1);
       ::dup2(fd, 2);
-      ::setenv("NOTIFY_SOCKET", socket.c_str(), 1);
+      if (supervised) {
+        ::setenv("NOTIFY_SOCKET", socket.c_str(), 1);
+        GiveStored();
+      }
       ::execv(HEADRACE_FUSED, argv.data());
       ::_exit(127);
     }
   }
+  // The next one that is not about the descriptor store; those are done as the service manager does them.
   std::string NextNotification() {
-    char buffer[256];
-    ssize_t n = ::recv(notify_.get(), buffer, sizeof buffer, 0);
-    return n < 0 ? "" : std::string(buffer, static_cast<size_t>(n));
+    for (;;) {
+      auto message = ReceiveMessage(notify_.get());
+      if (!message.ok()) return "";
+      const std::string& text = message->bytes;
+      const size_t at = text.find("FDNAME=");
+      if (at == std::string::npos) return text;
+      const std::string name = text.substr(at + 7);
+      if (text.find("FDSTOREREMOVE=1") != std::string::npos) {
+        stored_.erase(name);
+      } else if (message->descriptors.size() == 1) {
+        stored_[name] = std::move(message->descriptors[0]);
+      }
+    }
+  }
+  // In the child, before exec: what sd_listen_fds(3) expects.
+  void GiveStored() {
+    if (stored_.empty()) return;
+    std::string names;
+    std::vector<int> high;
+    for (const auto& [name, fd] : stored_) {
+      names += (names.empty() ? "" : ":") + name;
+      high.push_back(::fcntl(fd.get(), F_DUPFD, 200));
+    }
+    for (size_t i = 0; i < high.size(); ++i) ::dup2(high[i], 3 + static_cast<int>(i));
+    for (int fd : high) ::close(fd);
+    ::setenv("LISTEN_PID", std::to_string(::getpid()).c_str(), 1);
+    ::setenv("LISTEN_FDS", std::to_string(high.size()).c_str(), 1);
+    ::setenv("LISTEN_FDNAMES", names.c_str(), 1);
+  }
+  bool WaitUntil(const std::function<bool()>& condition) {
+    const auto deadline = std::chrono::steady_clock::now() + kDeadline;
+    while (!condition()) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return true;
+  }
+  // Without a notification: until it answers at its control socket.
+  bool WaitReady(const std::string& log_line, size_t times) {
+    return WaitUntil([&] {
+      const std::string log = Log();
+      size_t found = 0;
+      for (size_t at = log.find(log_line); at != std::string::npos; at = log.find(log_line, at + 1)) ++found;
+      return found >= times;
+    });
   }
   // Exit code, or -signal.
   int Wait() {
@@ -105,6 +155,8 @@ class FusedProcessTest : public ::testing::Test {
   TempDir dir;
   pid_t child_ = -1;
   UniqueFd notify_;
+  std::map<std::string, UniqueFd> stored_;
+  bool supervised = true;
 };
 
 // Goal: it says when it is ready, and only then; SIGTERM and SIGINT end it cleanly and take the mount away.
@@ -126,25 +178,18 @@ TEST_F(FusedProcessTest, ReadyAndStopped) {
   EXPECT_EQ(Log().find("error headrace"), std::string::npos) << Log();
 }
 
-// Goal: after a SIGKILL the mount is dead, and the next start replaces it.
+// Goal: after a SIGKILL of a process whose session nobody keeps the mount is dead, and the next start replaces it.
 TEST_F(FusedProcessTest, StartAfterKill) {
   Launch();
+  // Kept by nobody: what the store was given is let go below.
   ASSERT_EQ(NextNotification(), "READY=1") << Log();
   ::kill(child_, SIGKILL);
   EXPECT_EQ(Wait(), -SIGKILL);
+  stored_.clear();
   EXPECT_EQ(Look(), ENOTCONN);
   Launch();
   ASSERT_EQ(NextNotification(), "READY=1") << Log();
   EXPECT_EQ(Look(), ENOENT);
-}
-
-// Goal: the mount stays when that is asked for.
-TEST_F(FusedProcessTest, KeepsTheMountIfAsked) {
-  Launch({"--unmount-on-exit", "false"});
-  ASSERT_EQ(NextNotification(), "READY=1") << Log();
-  ::kill(child_, SIGTERM);
-  EXPECT_EQ(Wait(), 0);
-  EXPECT_TRUE(IsMounted());
 }
 
 // Goal: it ends when somebody unmounts the file system, instead of pretending to serve.
@@ -153,6 +198,84 @@ TEST_F(FusedProcessTest, EndsWhenUnmounted) {
   ASSERT_EQ(NextNotification(), "READY=1") << Log();
   ASSERT_EQ(::umount2(Mountpoint().c_str(), 0), 0) << std::strerror(errno);
   EXPECT_EQ(Wait(), 0) << Log();
+}
+
+// Goal: with the service manager's descriptor store alone a killed process is succeeded: same mount, and the store is emptied when the session ends.
+TEST_F(FusedProcessTest, SucceededThroughTheServiceManager) {
+  Launch();
+  ASSERT_EQ(NextNotification(), "READY=1") << Log();
+  ASSERT_EQ(stored_.size(), 2u);
+  UniqueFd open(::open(Mountpoint().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  for (int round = 0; round < 3; ++round) {
+    ::kill(child_, SIGKILL);
+    EXPECT_EQ(Wait(), -SIGKILL);
+    Launch();
+    ASSERT_EQ(NextNotification(), "READY=1") << Log();
+    EXPECT_EQ(Look(), ENOENT);
+    struct stat st;
+    EXPECT_EQ(::fstatat(open.get(), "absent", &st, 0), -1);
+    EXPECT_EQ(errno, ENOENT) << "another mount";
+  }
+  EXPECT_NE(Log().find("went on with a predecessor's session holder=service manager"), std::string::npos) << Log();
+  open.Reset();
+  ::kill(child_, SIGTERM);  // nothing is mounted or open: it ends for good
+  EXPECT_EQ(Wait(), 0);
+  EXPECT_EQ(NextNotification(), "STOPPING=1");
+  timeval soon{1, 0};
+  ::setsockopt(notify_.get(), SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon);
+  EXPECT_EQ(NextNotification(), "");
+  EXPECT_TRUE(stored_.empty());
+  EXPECT_FALSE(IsMounted());
+}
+
+// Goal: with the snapshotter's keeper alone too; a keeper that comes later, or is restarted, is given the session again.
+TEST_F(FusedProcessTest, SucceededThroughTheSnapshotter) {
+  supervised = false;
+  Launch();
+  ASSERT_TRUE(WaitReady("ready version", 1)) << Log();
+  auto keep = [&] {
+    auto started = snapshotter::SessionKeeper::Start({.socket = dir / "keeper.sock"});
+    EXPECT_OK(started);
+    return started.ok() ? std::move(*started) : nullptr;
+  };
+  auto keeper = keep();
+  ASSERT_TRUE(WaitUntil([&] { return keeper->sessions() == 1; }));
+  keeper.reset();
+  keeper = keep();
+  ASSERT_TRUE(WaitUntil([&] { return keeper->sessions() == 1; }));
+  UniqueFd open(::open(Mountpoint().c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  ::kill(child_, SIGKILL);
+  EXPECT_EQ(Wait(), -SIGKILL);
+  Launch();
+  ASSERT_TRUE(WaitReady("ready version", 2)) << Log();
+  struct stat st;
+  EXPECT_EQ(::fstatat(open.get(), "absent", &st, 0), -1);
+  EXPECT_EQ(errno, ENOENT) << "another mount";
+  EXPECT_NE(Log().find("holder=snapshotter"), std::string::npos) << Log();
+  open.Reset();
+  ::kill(child_, SIGTERM);
+  EXPECT_EQ(Wait(), 0);
+  EXPECT_FALSE(IsMounted());
+  EXPECT_TRUE(WaitUntil([&] { return keeper->sessions() == 0; })) << "the session is over";
+}
+
+// Goal: --unmount-on-exit: false leaves the mount to a successor; --unmount takes away what is left.
+TEST_F(FusedProcessTest, LeavesAndTakesDown) {
+  Launch({"--unmount-on-exit", "false"});
+  ASSERT_EQ(NextNotification(), "READY=1") << Log();
+  ::kill(child_, SIGTERM);
+  EXPECT_EQ(Wait(), 0);
+  EXPECT_TRUE(IsMounted());
+  EXPECT_EQ(NextNotification(), "STOPPING=1");
+  Launch({"--unmount-on-exit", "false"});
+  ASSERT_EQ(NextNotification(), "READY=1") << Log();
+  EXPECT_EQ(Look(), ENOENT);
+  EXPECT_NE(Log().find("went on with"), std::string::npos) << Log();
+  ::kill(child_, SIGTERM);
+  EXPECT_EQ(Wait(), 0);
+  Launch({"--unmount"});
+  EXPECT_EQ(Wait(), 0) << Log();
+  EXPECT_FALSE(IsMounted());
 }
 
 // Goal: mistakes on the command line and of the machine end with a sentence and a code.

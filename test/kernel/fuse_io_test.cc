@@ -124,15 +124,15 @@ TEST_F(FuseIoTest, SealedFileIsPassedThrough) {
     Reader reader(Path("1/large"));
     EXPECT_EQ(reader.Pread(kLarge, 0), large);
     EXPECT_EQ(reader.Map(kLarge, MAP_SHARED), large);
-    EXPECT_EQ(server->State().backing_ids.size(), 1u);
+    EXPECT_EQ(server->BackingIds().size(), 1u);
     Reader second(Path("1/large"));
     EXPECT_EQ(second.Pread(kLarge, 0), large);
-    EXPECT_EQ(server->State().backing_ids.size(), 1u);
+    EXPECT_EQ(server->BackingIds().size(), 1u);
   }
   EXPECT_EQ(file->reads, 0);
   EXPECT_EQ(Get(metrics.fuse_opens_passthrough), 2);
   ASSERT_TRUE(AllClosed());
-  EXPECT_TRUE(server->State().backing_ids.empty());
+  EXPECT_TRUE(server->BackingIds().empty());
 }
 
 // Goal: the rule of one mode for an inode, on the kernel itself: a loader that opened a cold file may map it although the file became

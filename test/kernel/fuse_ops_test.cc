@@ -278,17 +278,13 @@ TEST_F(FuseOpsTest, UnmountByOthersIsNoticed) {
   EXPECT_EQ(ended, 1);
 }
 
-// Goal: a mount point that a killed daemon left dead is taken over by the next. Method: a server that does not unmount.
+// Goal: a mount point that a killed daemon left dead is taken over by the next. Method: a server that leaves it to a successor that never comes.
 TEST_F(FuseOpsTest, StaleMountIsReplaced) {
-  server->Stop();
-  server.reset();
-  options.unmount_on_stop = false;
-  Serve();
-  server->Stop();
+  server->StopForSuccessor();
   server.reset();
   EXPECT_EQ(OpenErrno("7/empty", O_RDONLY), ENOTCONN);
-  options.unmount_on_stop = true;
   Serve();
+  EXPECT_FALSE(server->took_over());
   EXPECT_EQ(Read(Path("7/d/file")), "hello");
 }
 

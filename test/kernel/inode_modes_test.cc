@@ -43,10 +43,39 @@ class Registrar : public BackingRegistrar {
 
 constexpr uint64_t kSmall = 1000;
 
+SessionTable NewTable() {
+  auto table = SessionTable::Create({"/mnt", "init", 0, 0});
+  HEADRACE_CHECK(table.ok());
+  return std::move(*table);
+}
+
+// As a server would: each request has a number of its own and is answered at once.
+class Modes {
+ public:
+  Modes(Registrar& registrar, SessionTable& table, bool passthrough) : modes_(registrar, table, kSmall, passthrough) {}
+  InodeModes::Opened Open(vfs::NodeId node, const std::shared_ptr<Content>& content) {
+    auto opened = modes_.Open(node, content, ++unique_);
+    HEADRACE_CHECK(opened.ok());
+    modes_.Answered(opened->answer);
+    return *opened;
+  }
+  bool Release(vfs::NodeId node) {
+    const InodeModes::Released released = modes_.Release(node, ++unique_);
+    modes_.Answered(released.answer);
+    return released.known;
+  }
+  InodeModes* operator->() { return &modes_; }
+
+ private:
+  InodeModes modes_;
+  std::atomic<uint64_t> unique_{0};
+};
+
 class InodeModesTest : public ::testing::Test {
  protected:
   Registrar registrar;
-  InodeModes modes{registrar, kSmall, /*passthrough=*/true};
+  SessionTable table = NewTable();
+  Modes modes{registrar, table, /*passthrough=*/true};
   std::shared_ptr<Content> cold = std::make_shared<Content>(kSmall + 1);
 };
 
@@ -82,14 +111,14 @@ TEST_F(InodeModesTest, BackingIdBelongsToTheInode) {
   EXPECT_EQ(modes.Open(1, cold).backing_id, first);
   int other = modes.Open(2, cold).backing_id;
   EXPECT_NE(other, first);
-  EXPECT_EQ(modes.BackingIds(), (std::map<vfs::NodeId, int>{{1, first}, {2, other}}));
+  EXPECT_EQ(modes->BackingIds(), (std::map<vfs::NodeId, int>{{1, first}, {2, other}}));
   modes.Release(1);
   EXPECT_EQ(registrar.live.size(), 2u);
   modes.Release(1);
   EXPECT_EQ(registrar.live, std::set<int>{other});
   modes.Release(2);
   EXPECT_TRUE(registrar.live.empty());
-  EXPECT_EQ(modes.open_inodes(), 0u);
+  EXPECT_EQ(modes->open_inodes(), 0u);
 }
 
 // Goal: later opens of a live inode get the content of the first, so that READ by inode is unambiguous.
@@ -97,8 +126,8 @@ TEST_F(InodeModesTest, ContentIsTheFirstOpens) {
   modes.Open(1, cold);
   auto other = std::make_shared<Content>(5);
   EXPECT_EQ(modes.Open(1, other).content, cold);
-  EXPECT_EQ(modes.Content(1), cold);
-  EXPECT_EQ(modes.Content(2), nullptr);
+  EXPECT_EQ(modes->Content(1), cold);
+  EXPECT_EQ(modes->Content(2), nullptr);
 }
 
 // Goal: a kernel that refuses the backing file costs speed, not the open; nothing is registered twice.
@@ -106,7 +135,7 @@ TEST_F(InodeModesTest, RefusedRegistrationFallsBackToDirect) {
   registrar.refuse = true;
   cold->Seal();
   EXPECT_EQ(modes.Open(1, cold).mode, IoMode::kDirect);
-  EXPECT_EQ(modes.registration_failures(), 1u);
+  EXPECT_EQ(modes->registration_failures(), 1u);
   registrar.refuse = false;
   EXPECT_EQ(modes.Open(1, cold).mode, IoMode::kDirect) << "the mode is kept while it is open";
   modes.Release(1);
@@ -117,7 +146,8 @@ TEST_F(InodeModesTest, RefusedRegistrationFallsBackToDirect) {
 // Goal: a kernel without passthrough is served all the same.
 TEST(InodeModesWithoutPassthroughTest, NeverRegisters) {
   Registrar registrar;
-  InodeModes modes(registrar, kSmall, /*passthrough=*/false);
+  SessionTable table = NewTable();
+  Modes modes(registrar, table, /*passthrough=*/false);
   EXPECT_EQ(modes.Open(1, std::make_shared<Content>(kSmall + 1, true)).mode, IoMode::kDirect);
   EXPECT_EQ(registrar.last, 0);
 }
@@ -134,7 +164,7 @@ TEST_F(InodeModesTest, ReleaseOfUnknownInode) {
 TEST_F(InodeModesTest, ClearFreesBackingIds) {
   cold->Seal();
   modes.Open(1, cold);
-  modes.Clear();
+  modes->Clear();
   EXPECT_TRUE(registrar.live.empty());
   EXPECT_EQ(cold.use_count(), 1);
 }
@@ -172,7 +202,7 @@ TEST_F(InodeModesTest, OneModeAtATimeUnderRandomUse) {
     });
   }
   for (std::thread& thread : threads) thread.join();
-  EXPECT_EQ(modes.open_inodes(), 0u);
+  EXPECT_EQ(modes->open_inodes(), 0u);
   EXPECT_TRUE(registrar.live.empty());
 }
 

@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 #include <sys/stat.h>
 
+#include <atomic>
 #include <limits>
 
 #include "containerd/snapshots.grpc.pb.h"
@@ -240,6 +241,11 @@ class FakeControl final : public control::Control::Service {
   }
   grpc::Status Check(grpc::ServerContext*, const control::CheckRequest* request,
                      control::CheckResponse* response) override {
+    ++checks;
+    if (cut_off > 0) {
+      --cut_off;
+      return {grpc::StatusCode::UNAVAILABLE, "Socket closed"};  // as gRPC says it when the daemon dies
+    }
     if (!error.ok()) return error;
     response->set_path(path + request->id());
     return grpc::Status::OK;
@@ -259,6 +265,8 @@ class FakeControl final : public control::Control::Service {
   control::SetCredentialsRequest told;
   std::string path = "/run/headrace/fs/";
   bool pending = false;
+  std::atomic<int> checks{0};
+  std::atomic<int> cut_off{0};
   grpc::Status error;
 };
 
@@ -319,6 +327,30 @@ TEST(ControlClientTest, Calls) {
   service.path = "relative/";
   EXPECT_CODE(patient.Mount({15, std::nullopt, {}}, deadline), StatusCode::kInternal);
   EXPECT_CODE(patient.Check(15), StatusCode::kInternal);
+  server->Shutdown(std::chrono::system_clock::now());
+}
+
+// Goal: a call that the daemon's death cut off is made again until its deadline; an error of the
+// daemon's own is an answer.
+TEST(ControlClientTest, CallsThatWereCutOff) {
+  test::TempDir dir;
+  const std::string socket = dir / "control.sock";
+  FakeControl service;
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
+  builder.RegisterService(&service);
+  auto server = builder.BuildAndStart();
+  ASSERT_NE(server, nullptr);
+  ControlClient client({.socket = socket, .local_timeout = std::chrono::seconds(60)});
+  service.cut_off = 3;
+  EXPECT_EQ(*client.Check(12), "/run/headrace/fs/12");
+  EXPECT_EQ(service.checks, 4);
+  service.error = {grpc::StatusCode::UNAVAILABLE, "the registry is away", "headrace-fused"};
+  EXPECT_CODE(client.Check(12), StatusCode::kUnavailable);
+  EXPECT_EQ(service.checks, 5);
+  service.cut_off = 1'000'000;
+  ControlClient hasty({.socket = socket, .local_timeout = std::chrono::milliseconds(200)});
+  EXPECT_CODE(hasty.Check(12), StatusCode::kUnavailable);
   server->Shutdown(std::chrono::system_clock::now());
 }
 

@@ -31,12 +31,13 @@ const std::map<std::string, std::set<std::string>> kMayUse = {
     {"snapshotter/store", {"fusefs/base", "snapshotter/filter"}},
     {"snapshotter/layers", {"fusefs/base", "snapshotter/store", "proto"}},
     {"snapshotter/keychain", {"fusefs/base", "proto"}},
+    {"snapshotter/keeper", {"fusefs/base"}},
     {"snapshotter/core", {"fusefs/base", "snapshotter/filter", "snapshotter/store", "snapshotter/layers"}},
     {"snapshotter/service", {"fusefs/base", "snapshotter/core", "snapshotter/store", "snapshotter/filter", "proto"}},
     {"snapshotter/cli", {"config", "fusefs/base", "fusefs/format", "fusefs/registry", "proto"}},
     {"snapshotter",
-     {"config", "fusefs/base", "proto", "snapshotter/core", "snapshotter/filter", "snapshotter/keychain",
-      "snapshotter/layers", "snapshotter/service", "snapshotter/store"}},
+     {"config", "fusefs/base", "proto", "snapshotter/core", "snapshotter/filter", "snapshotter/keeper",
+      "snapshotter/keychain", "snapshotter/layers", "snapshotter/service", "snapshotter/store"}},
 };
 
 // Headers of libraries that one module keeps to itself: beginning of the include -> modules.
