@@ -33,6 +33,14 @@ class Repository:
     def blob(self, digest):
         return (self.blobs / digest.removeprefix("sha256:")).read_bytes()
 
+    def part(self, digest, begin, end):
+        with open(self.blobs / digest.removeprefix("sha256:"), "rb") as blob:
+            blob.seek(begin)
+            return blob.read(end - begin)
+
+    def size(self, digest):
+        return (self.blobs / digest.removeprefix("sha256:")).stat().st_size
+
     def start(self, kind, times=-1):
         with self.lock:
             self.healed.clear()
@@ -105,22 +113,24 @@ class FaultServer:
                 if not (repository.blobs / digest.removeprefix("sha256:")).exists():
                     return self.answer(404, b"{}")
                 fault = repository.take() if digest in repository.layers and self.command == "GET" else None
-                self.serve_blob(repository, repository.blob(digest), fault)
+                self.serve_blob(repository, digest, fault)
 
             do_HEAD = do_GET
 
-            def serve_blob(self, repository, blob, fault):
-                if fault == "changed-blob":  # what is there now is something else, of the same size
-                    blob = hashlib.shake_128(blob).digest(len(blob))
+            def serve_blob(self, repository, digest, fault):
+                size = repository.size(digest)
                 asked = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers["Range"] or "")
-                begin, end = (int(asked.group(1)), int(asked.group(2) or len(blob) - 1) + 1) if asked else (0, len(blob))
+                begin, end = (int(asked.group(1)), int(asked.group(2) or size - 1) + 1) if asked else (0, size)
                 if fault == "200-for-206":
-                    begin, end, asked = 0, len(blob), None
+                    begin, end, asked = 0, size, None
                 if fault == "wrong-range":
                     begin, end = begin - 1 if begin else 1, end - 1 if begin else end + 1
                 if fault == "short-range":
                     end -= 1
-                body = blob[begin:end]
+                if fault == "changed-blob":  # what is there now is something else, of the same size
+                    body = hashlib.shake_128(digest.encode()).digest(size)[begin:end]
+                else:
+                    body = repository.part(digest, begin, end)
                 if fault == "wrong-bytes":
                     body = body[:-1] + bytes([body[-1] ^ 1])
                 if fault == "429":
@@ -136,7 +146,7 @@ class FaultServer:
                     return self.break_off(reset=True)
                 head = {"Content-Type": "application/octet-stream"}
                 if asked:
-                    head["Content-Range"] = f"bytes {begin}-{end - 1}/{len(blob)}"
+                    head["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
                 self.send(206 if asked else 200, body, head, fault, repository)
 
             def send(self, status, body, head, fault=None, repository=None):
