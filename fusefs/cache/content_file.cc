@@ -18,6 +18,7 @@ namespace headrace::cache {
 namespace {
 
 constexpr uint64_t kWriteBackBytes = uint64_t{32} << 20;
+constexpr off_t kBeyondEverything = off_t{1} << 62;
 
 Status LockFile(int fd, int operation) {
   while (::flock(fd, operation) != 0) {
@@ -45,7 +46,7 @@ Result<uint64_t> FileSize(int fd) {
 ContentFile::ContentFile(std::shared_ptr<StoreShared> shared, const ContentSpec& spec, std::string data_path,
                          std::string map_path)
     : shared_(std::move(shared)), spec_(spec), data_path_(std::move(data_path)), map_path_(std::move(map_path)) {
-  mark_seed_ = MarkSeed(spec_.id, shared_->boot_id);
+  mark_seed_ = MarkSeed(spec_.id);
 }
 
 ContentFile::~ContentFile() {
@@ -56,7 +57,7 @@ ContentFile::~ContentFile() {
 uint64_t ContentFile::Mark(uint32_t chunk) const { return MarkOf(mark_seed_, chunk); }
 
 // Opens or begins the pair of files. The map's flock keeps two processes from beginning it at once; it is local and short.
-Status ContentFile::Load() {
+Status ContentFile::Load(const std::optional<DataIdentity>& placed) {
   for (int attempt = 0; attempt < 8; ++attempt) {
     HR_ASSIGN_OR_RETURN(map_, OpenFile(map_path_, O_RDWR | O_CREAT | O_NOFOLLOW));
     // Exclusive if nobody uses it: only then it may be begun anew.
@@ -66,7 +67,7 @@ Status ContentFile::Load() {
     HR_RETURN_IF_ERROR(locked.Annotate(map_path_));
     if (!SameInode(map_.get(), map_path_)) continue;  // thrown away by somebody while we waited
     bool invalid = false;
-    HR_RETURN_IF_ERROR(LoadExisting(&invalid));
+    HR_RETURN_IF_ERROR(LoadExisting(placed, &invalid));
     if (invalid && !exclusive) return FailedPreconditionError(map_path_ + " is not usable and in use");
     if (invalid) HR_RETURN_IF_ERROR(Reinitialise());
     if (exclusive) HR_RETURN_IF_ERROR(LockFile(map_.get(), LOCK_SH).Annotate(map_path_));
@@ -76,7 +77,7 @@ Status ContentFile::Load() {
   return UnavailableError(map_path_ + " is replaced again and again by another process");
 }
 
-Status ContentFile::LoadExisting(bool* invalid) {
+Status ContentFile::LoadExisting(const std::optional<DataIdentity>& placed, bool* invalid) {
   *invalid = true;
   HR_ASSIGN_OR_RETURN(const uint64_t map_size, FileSize(map_.get()));
   if (map_size == 0) return {};
@@ -107,20 +108,23 @@ Status ContentFile::LoadExisting(bool* invalid) {
     sealed_.store(true, std::memory_order_release);
     return {};
   }
-  const bool outdated = !SealIsAbsent(seal);
-  if (outdated) log::Warn("sealed cache file was touched since, verified again content={}", spec_.id.Hex());
+  if (!SealIsAbsent(seal)) log::Warn("sealed cache file was touched since, verified again content={}", spec_.id.Hex());
+  const bool believed = placed && *placed == IdentityOf(st);
   HR_ASSIGN_OR_RETURN(data_, OpenFile(FdPath(data->get()), O_RDWR));
   states_ = std::make_unique<std::atomic<ChunkState>[]>(spec_.chunk_count);
   uint32_t missing = 0;
   for (uint32_t i = 0; i < spec_.chunk_count; ++i) {
     const uint64_t mark = LoadLe64(map.data() + kMapMarksOffset + i * kMapMarkSize);
-    const ChunkState state = mark == 0                      ? ChunkState::kAbsent
-                             : mark == Mark(i) && !outdated ? ChunkState::kPresent
-                                                            : ChunkState::kUnverified;
+    // Whatever wrote the mark may not have lived to see the disk fail, or the machine, or the file system mounted anew: only digests are believed.
+    const ChunkState state = mark == 0                     ? ChunkState::kAbsent
+                             : mark == Mark(i) && believed ? ChunkState::kPresent
+                                                           : ChunkState::kUnverified;
     states_[i].store(state, std::memory_order_relaxed);
     missing += state != ChunkState::kPresent;
   }
   missing_.store(missing, std::memory_order_relaxed);
+  MutexLock lock(mu_);
+  ours_ = IdentityOf(st);
   return {};
 }
 
@@ -139,6 +143,10 @@ Status ContentFile::Reinitialise() {
   states_ = std::make_unique<std::atomic<ChunkState>[]>(spec_.chunk_count);
   for (uint32_t i = 0; i < spec_.chunk_count; ++i) states_[i].store(ChunkState::kAbsent, std::memory_order_relaxed);
   missing_.store(spec_.chunk_count, std::memory_order_relaxed);
+  struct stat st;
+  if (::fstat(data_.get(), &st) != 0) return Status::FromErrno(errno, "fstat " + data_path_);
+  MutexLock lock(mu_);
+  ours_ = IdentityOf(st);
   return {};
 }
 
@@ -166,12 +174,77 @@ Status ContentFile::Read(uint64_t offset, std::span<uint8_t> out) {
   return DataLossError(data_path_ + " became shorter");
 }
 
+Status ContentFile::ReadPresent(uint64_t epoch, uint64_t offset, std::span<uint8_t> out) {
+  HR_RETURN_IF_ERROR(Read(offset, out));
+  // After the read: what happened before it is seen.
+  if (sealed() ? !Untouched() : data_.valid() && !StillOurs().ok()) return DataLossError(data_path_ + " was touched");
+  return epoch == this->epoch() ? OkStatus() : UnavailableError(data_path_ + " lost chunks meanwhile");
+}
+
+Status ContentFile::StillOurs() {
+  // Writes that failed are remembered for the descriptor; the kernel may have dropped those pages since, and would read something old from the disk. Asking costs no waiting: no page is there.
+  if (::sync_file_range(data_.get(), kBeyondEverything, 1, SYNC_FILE_RANGE_WAIT_BEFORE) != 0) {
+    Status status = Status::FromErrno(errno, "write back " + data_path_);
+    Damage(status.ToString());
+    return status;
+  }
+  {
+    MutexLock lock(mu_);
+    if (changing_ > 0 || IsOurs()) return OkStatus();
+    Doubt();
+  }
+  log::Warn("cache file was touched by somebody else, verified again content={}", spec_.id.Hex());
+  return DataLossError(data_path_ + " was touched");
+}
+
+bool ContentFile::IsOurs() {
+  struct stat st;
+  return ::fstat(data_.get(), &st) == 0 && IdentityOf(st) == ours_;
+}
+
+void ContentFile::Doubt() {
+  uint32_t doubted = 0;
+  for (uint32_t i = 0; i < spec_.chunk_count; ++i) {
+    ChunkState present = ChunkState::kPresent;
+    doubted += states_[i].compare_exchange_strong(present, ChunkState::kUnverified, std::memory_order_acq_rel);
+  }
+  missing_.fetch_add(doubted, std::memory_order_acq_rel);
+  epoch_.fetch_add(1, std::memory_order_acq_rel);
+  struct stat st;
+  if (::fstat(data_.get(), &st) == 0) ours_ = IdentityOf(st);
+}
+
 // Writing into a file that was cut under us would make holes that look like data.
-Status ContentFile::SizeIsRight() {
+Status ContentFile::BeginChange() {
   HR_ASSIGN_OR_RETURN(const uint64_t size, FileSize(data_.get()));
-  if (size == spec_.size) return {};
+  if (size != spec_.size) {
+    Damage("the data file changed its size");
+    return DataLossError(data_path_ + " changed its size");
+  }
+  MutexLock lock(mu_);
+  if (changing_ == 0 && !IsOurs()) Doubt();
+  ++changing_;
+  return OkStatus();
+}
+
+Status ContentFile::EndChange() {
+  struct stat st;
+  {
+    MutexLock lock(mu_);
+    --changing_;
+    if (::fstat(data_.get(), &st) != 0) return Status::FromErrno(errno, "fstat " + data_path_);
+    ours_ = IdentityOf(st);
+  }
+  if (static_cast<uint64_t>(st.st_size) == spec_.size) return OkStatus();
   Damage("the data file changed its size");
   return DataLossError(data_path_ + " changed its size");
+}
+
+Status ContentFile::WriteData(uint64_t offset, std::span<const uint8_t> bytes) {
+  HR_RETURN_IF_ERROR(BeginChange());
+  const Status written = PwriteFull(data_.get(), bytes, offset).Annotate(data_path_);
+  const Status ended = EndChange();
+  return written.ok() ? ended : written;
 }
 
 Status ContentFile::WriteChunk(uint32_t chunk, uint64_t offset, std::span<const uint8_t> bytes) {
@@ -179,9 +252,7 @@ Status ContentFile::WriteChunk(uint32_t chunk, uint64_t offset, std::span<const 
   if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
   if (state(chunk) == ChunkState::kPresent) return {};
   if (!shared_->MayWrite()) return UnavailableError("the cache rests after a failed write");
-  Status status = SizeIsRight();
-  if (status.ok()) status = PwriteFull(data_.get(), bytes, offset).Annotate(data_path_);
-  if (status.ok()) status = SizeIsRight();
+  Status status = WriteData(offset, bytes);
   if (status.ok()) {
     status = SetPresent(chunk);
     Metrics::Add(shared_->metrics.cache_write_bytes, static_cast<int64_t>(bytes.size()));  // who sees it counted finds it present
@@ -195,8 +266,7 @@ Status ContentFile::WriteChunk(uint32_t chunk, uint64_t offset, std::span<const 
 Status ContentFile::WriteUnmarked(uint64_t offset, std::span<const uint8_t> bytes) {
   if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
   if (!data_.valid()) return OkStatus();  // sealed meanwhile
-  HR_RETURN_IF_ERROR(SizeIsRight());
-  return PwriteFull(data_.get(), bytes, offset).Annotate(data_path_);
+  return WriteData(offset, bytes);
 }
 
 Status ContentFile::Confirm(uint32_t chunk) {
@@ -209,9 +279,14 @@ Status ContentFile::MarkHole(uint32_t chunk, uint64_t offset, uint64_t size) {
   HEADRACE_CHECK(offset <= spec_.size && size <= spec_.size - offset);
   if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
   if (state(chunk) == ChunkState::kPresent) return {};
-  if (size > 0 && ::fallocate(data_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset),
-                              static_cast<off_t>(size)) != 0) {
-    return Status::FromErrno(errno, "punch a hole into " + data_path_);
+  if (size > 0) {
+    HR_RETURN_IF_ERROR(BeginChange());
+    Status punched;
+    if (::fallocate(data_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(size)) != 0) {
+      punched = Status::FromErrno(errno, "punch a hole into " + data_path_);
+    }
+    HR_RETURN_IF_ERROR(EndChange());
+    HR_RETURN_IF_ERROR(punched);
   }
   return SetPresent(chunk);
 }
@@ -232,7 +307,7 @@ Status ContentFile::SetPresent(uint32_t chunk) {
       last = missing_.fetch_sub(1, std::memory_order_acq_rel) == 1;
     }
   }
-  if (last) MaybeSeal();
+  if (last || complete()) MaybeSeal();  // a late write of the same bytes may have kept a seal from being set
   return {};
 }
 
@@ -242,6 +317,7 @@ void ContentFile::Drop(uint32_t chunk) {
   {
     MutexLock lock(mu_);
     was_sealed = sealed_.load(std::memory_order_relaxed);
+    epoch_.fetch_add(1, std::memory_order_acq_rel);
     if (!was_sealed && states_ &&
         states_[chunk].exchange(ChunkState::kAbsent, std::memory_order_acq_rel) == ChunkState::kPresent) {
       missing_.fetch_add(1, std::memory_order_acq_rel);
@@ -312,7 +388,7 @@ Status ContentFile::OpenReadOnly() {
 // Runs on the store's sealing thread only.
 Status ContentFile::Seal() {
   if (!complete() || sealed()) return {};
-  HR_RETURN_IF_ERROR(SizeIsRight());
+  HR_RETURN_IF_ERROR(StillOurs());
   HR_RETURN_IF_ERROR(OpenReadOnly());
   // With its times, which the seal names.
   if (::fsync(data_.get()) != 0) {
@@ -331,7 +407,9 @@ Status ContentFile::Seal() {
   bool now_sealed = false;
   {
     MutexLock lock(mu_);
-    if (synced.ok() && missing_.load(std::memory_order_acquire) == 0 && usable()) {
+    // The state that the seal names must be one that we made: somebody else's writes are not to be sealed in.
+    if (identity != ours_ && changing_ == 0) Doubt();
+    if (synced.ok() && identity == ours_ && missing_.load(std::memory_order_acquire) == 0 && usable()) {
       sealed_as_ = identity;
       sealed_.store(true, std::memory_order_release);
       now_sealed = true;
@@ -356,6 +434,7 @@ bool ContentFile::Untouched() {
   {
     MutexLock lock(mu_);
     damaged_.store(true, std::memory_order_release);
+    epoch_.fetch_add(1, std::memory_order_acq_rel);
     sealed_.store(false, std::memory_order_release);
   }
   log::Warn("sealed cache file was touched, verified again when it is opened next content={}", spec_.id.Hex());
@@ -367,6 +446,7 @@ void ContentFile::Damage(const std::string& why) {
     MutexLock lock(mu_);
     if (damaged_.load(std::memory_order_relaxed)) return;
     damaged_.store(true, std::memory_order_release);
+    epoch_.fetch_add(1, std::memory_order_acq_rel);
     sealed_.store(false, std::memory_order_release);
   }
   log::Warn("cache file damaged, fetched again from now on content={} reason=\"{}\"", spec_.id.Hex(), why);

@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -44,8 +45,8 @@ struct DataIdentity {
 
 enum class ChunkState : uint8_t {
   kAbsent,      // not here
-  kUnverified,  // written before the machine went down: read it, compare its digest, then Confirm or Drop
-  kPresent,     // verified since the machine booted
+  kUnverified,  // written before this object was made, or touched by somebody since: read it, compare its digest, then Confirm or Drop
+  kPresent,     // verified since then
 };
 
 struct StoreShared;  // what the files of one store have in common (content_store.cc)
@@ -59,6 +60,8 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   const ContentSpec& spec() const { return spec_; }
   // REQUIRES: chunk < spec().chunk_count.
   ChunkState state(uint32_t chunk) const;
+  // Another one each time when chunks ceased to be kPresent. To be asked before state().
+  uint64_t epoch() const { return epoch_.load(std::memory_order_acquire); }
   // Every chunk is kPresent.
   bool complete() const;
   // Complete, synced and durably marked so. True stays true, except when the backing file was found damaged or touched.
@@ -77,6 +80,9 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   // Fills `out` from `offset`. REQUIRES: the range lies in chunks that were seen kPresent or kUnverified. An error is counted; the
   // caller treats the chunks as absent (Drop) and fetches them again. A file that is too short is found damaged on the way.
   Status Read(uint64_t offset, std::span<uint8_t> out);
+  // The same for a range of chunks that all were kPresent in `epoch`, to be served without looking at their digests: also an error if somebody else touched the file since, or the disk did
+  // not take what was given to it. Then the chunks may be kUnverified or kAbsent now, and `out` is worth nothing.
+  Status ReadPresent(uint64_t epoch, uint64_t offset, std::span<uint8_t> out);
   // Writes the bytes of a verified chunk, then its presence; the last one starts sealing in the background. An error is counted and
   // pauses writing of the whole store for a moment (Unavailable meanwhile, not counted).
   Status WriteChunk(uint32_t chunk, uint64_t offset, std::span<const uint8_t> bytes);
@@ -91,13 +97,21 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   friend class ContentStore;
   ContentFile(std::shared_ptr<StoreShared> shared, const ContentSpec& spec, std::string data_path, std::string map_path);
 
-  Status Load();
-  Status LoadExisting(bool* invalid);
+  // `placed`: how this process left the data file when it wrote all of it.
+  Status Load(const std::optional<DataIdentity>& placed);
+  Status LoadExisting(const std::optional<DataIdentity>& placed, bool* invalid);
   Status Reinitialise();
   // For ContentStore: bytes of chunks that all are confirmed when all are written.
   Status WriteUnmarked(uint64_t offset, std::span<const uint8_t> bytes);
   Status SetPresent(uint32_t chunk);
-  Status SizeIsRight();
+  // Around everything of ours that changes the data file: its size is right, and whatever changes its times in between is us.
+  Status BeginChange();
+  Status EndChange();
+  Status WriteData(uint64_t offset, std::span<const uint8_t> bytes);
+  // Nobody but us changed the data file, and the disk has failed none of it. Else nothing is kPresent any more.
+  Status StillOurs();
+  bool IsOurs() HR_REQUIRES(mu_);
+  void Doubt() HR_REQUIRES(mu_);
   void MaybeSeal();
   Status Seal();
   void SealEnded();
@@ -117,11 +131,14 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   UniqueFd map_;        // holds a shared flock(2) as long as this object lives
   UniqueFd read_only_;  // set before sealed_ becomes true
   std::unique_ptr<std::atomic<ChunkState>[]> states_;  // null if it was sealed when it was opened: all present
-  Mutex mu_;                                           // transitions of missing_, sealed_, damaged_; never held across I/O
+  Mutex mu_;                                           // transitions of missing_, sealed_, damaged_; never held across I/O (fstat of an open local file is none)
   bool sealing_ HR_GUARDED_BY(mu_) = false;
+  unsigned changing_ HR_GUARDED_BY(mu_) = 0;  // changes of ours under way; while there are any, the times say nothing
+  DataIdentity ours_ HR_GUARDED_BY(mu_);      // the data file after the last change of ours
   std::vector<std::function<void()>> on_seal_end_ HR_GUARDED_BY(mu_);
   std::atomic<uint64_t> not_written_back_{0};          // bytes given to the page cache since writing to the disk was last begun
   std::atomic<uint32_t> missing_{0};                   // chunks that are not kPresent
+  std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> sealed_{false};
   std::atomic<bool> damaged_{false};
 };

@@ -23,11 +23,11 @@ constexpr uint64_t kWriteBackBytes = uint64_t{32} << 20;
 constexpr size_t kCopyBytes = 4 << 20;
 
 // Header and the marks of every chunk.
-std::vector<uint8_t> WholeMap(const ContentSpec& spec, const std::string& boot_id) {
+std::vector<uint8_t> WholeMap(const ContentSpec& spec) {
   std::vector<uint8_t> map(MapSize(spec.chunk_count));
   const MapHeader header = EncodeHeader(spec);
   std::copy(header.begin(), header.end(), map.begin());
-  const uint64_t seed = MarkSeed(spec.id, boot_id);
+  const uint64_t seed = MarkSeed(spec.id);
   for (uint32_t i = 0; i < spec.chunk_count; ++i) StoreLe64(map.data() + kMapMarksOffset + uint64_t{i} * kMapMarkSize, MarkOf(seed, i));
   return map;
 }
@@ -54,7 +54,7 @@ Result<std::unique_ptr<StagedFile>> ContentStore::Stage() {
   return std::unique_ptr<StagedFile>(new StagedFile(path, std::move(fd)));  // NOLINT: private constructor
 }
 
-// The marks say "verified in this boot", which the caller vouches for; the seal is set by whoever opens the content, after a sync.
+// The caller vouches for the marks; they are believed by who opens the content next in this process (Live::placed), and the seal is set then, after a sync.
 Result<bool> ContentStore::Place(const ContentSpec& spec, const std::function<Status(const std::string& data_path)>& place) {
   HEADRACE_CHECK(spec.size > 0 && spec.chunk_count > 0);
   const std::string stem = PathStem(spec.id);
@@ -70,10 +70,11 @@ Result<bool> ContentStore::Place(const ContentSpec& spec, const std::function<St
   // Somebody else's, or begun already: whoever opens it sees what is in it.
   if (::flock(map->get(), LOCK_EX | LOCK_NB) != 0 || ::fstat(map->get(), &st) != 0 || st.st_size != 0) return false;
   HR_RETURN_IF_ERROR(place(stem + ".data"));
-  const std::vector<uint8_t> bytes = WholeMap(spec, shared_->boot_id);
+  const std::vector<uint8_t> bytes = WholeMap(spec);
   // A map that is cut short is begun anew by who opens it.
   HR_RETURN_IF_ERROR(PwriteFull(map->get(), bytes, 0).Annotate(stem + ".map"));
   Metrics::Add(shared_->metrics.cache_write_bytes, static_cast<int64_t>(spec.size));
+  if (::stat((stem + ".data").c_str(), &st) == 0) live_->Placed(spec.id, IdentityOf(st));
   return true;
 }
 

@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <filesystem>
 #include <new>
+#include <optional>
 #include <utility>
 
 #include "fusefs/base/file.h"
@@ -19,15 +20,6 @@
 
 namespace headrace::cache {
 namespace {
-
-constexpr uint64_t kBootIdMax = 256;
-
-Result<std::string> CurrentBootId() {
-  HR_ASSIGN_OR_RETURN(std::string id, ReadFile("/proc/sys/kernel/random/boot_id", kBootIdMax));
-  while (!id.empty() && id.back() == '\n') id.pop_back();
-  if (id.empty()) return InternalError("/proc/sys/kernel/random/boot_id is empty");
-  return id;
-}
 
 // Names begin with the id of the process that writes the file; another process may use the directory now.
 void SweepStaged(const std::string& directory) {
@@ -55,10 +47,6 @@ ContentStore::~ContentStore() = default;
 Result<std::unique_ptr<ContentStore>> ContentStore::Create(const StoreOptions& options, Metrics& metrics) {
   auto shared = std::make_shared<StoreShared>(metrics);
   shared->write_pause = options.write_pause;
-  shared->boot_id = options.boot_id;
-  if (shared->boot_id.empty()) {
-    HR_ASSIGN_OR_RETURN(shared->boot_id, CurrentBootId());
-  }
   HR_RETURN_IF_ERROR(MakeDirs(options.root).Annotate("cache directory"));
   if (::access(options.root.c_str(), R_OK | W_OK | X_OK) != 0) {
     return Status::FromErrno(errno, "cache directory " + options.root);
@@ -94,15 +82,16 @@ Result<std::shared_ptr<ContentFile>> ContentStore::OpenLocked(const ContentSpec&
   const auto make = [&] {
     return std::shared_ptr<ContentFile>(new ContentFile(shared_, spec, stem + ".data", stem + ".map"));  // NOLINT
   };
+  const std::optional<DataIdentity> placed = live_->TakePlaced(spec.id);
   auto file = make();
-  Status status = file->Load();
+  Status status = file->Load(placed);
   if (status.errno_override() == ENOENT) {
     HR_RETURN_IF_ERROR(MakeDirs(stem.substr(0, stem.rfind('/'))));
     file = make();
-    status = file->Load();
+    status = file->Load(placed);
   }
   HR_RETURN_IF_ERROR(status);
-  file->MaybeSeal();  // complete, but the process ended before it was sealed
+  file->MaybeSeal();  // placed whole
   return file;
 }
 

@@ -27,7 +27,6 @@ namespace headrace::cache {
 
 struct StoreOptions {
   std::string root;     // made if missing
-  std::string boot_id;  // empty: /proc/sys/kernel/random/boot_id
   std::chrono::milliseconds write_pause{1000};  // after a write that failed, none is tried for so long
 };
 
@@ -58,8 +57,8 @@ class ContentStore {
   // REQUIRES: spec.size > 0 and spec.chunk_count > 0.
   Result<std::shared_ptr<ContentFile>> Open(const ContentSpec& spec);
 
-  // A whole content at once. Every byte was hashed into the digests that `spec` stands for by the caller: it counts as verified. Sealed when it is opened next. Nothing is done
-  // if it is there already. REQUIRES: as Open; bytes.size() == spec.size, holes included.
+  // A whole content at once. Every byte was hashed into the digests that `spec` stands for by the caller: it counts as verified. Sealed when this store opens it next (another one verifies it
+  // first). Nothing is done if it is there already. REQUIRES: as Open; bytes.size() == spec.size, holes included.
   Status Put(const ContentSpec& spec, std::span<const uint8_t> bytes);
   // The same of a file of any size.
   Result<std::unique_ptr<StagedFile>> Stage();

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <string_view>
 
 #include "fusefs/base/little_endian.h"
 
@@ -69,11 +70,10 @@ bool SealIsAbsent(std::span<const uint8_t, kMapSealSize> bytes) {
   return std::all_of(bytes.begin(), bytes.end(), [](uint8_t byte) { return byte == 0; });
 }
 
-uint64_t MarkSeed(const Digest& id, std::string_view boot_id) {
+uint64_t MarkSeed(const Digest& id) {
   Sha256 sha;
   sha.Update(std::string_view("headrace presence mark 1\n"));
   sha.Update(id.bytes());
-  sha.Update(boot_id);
   return LoadLe64(sha.Finish().bytes().data());
 }
 

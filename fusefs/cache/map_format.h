@@ -8,8 +8,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <string>
-#include <string_view>
 
 #include "fusefs/cache/content_file.h"
 
@@ -41,9 +39,9 @@ bool SealMatches(std::span<const uint8_t, kMapSealSize> bytes, const ContentSpec
 // There is no seal, not even a damaged or outdated one.
 bool SealIsAbsent(std::span<const uint8_t, kMapSealSize> bytes);
 
-// What the marks of a content are made from in one boot of the machine.
-uint64_t MarkSeed(const Digest& id, std::string_view boot_id);
-// The value that says "chunk `index` was verified in this boot"; never 0.
+// What the marks of a content are made from.
+uint64_t MarkSeed(const Digest& id);
+// The value that says "chunk `index` was verified when it was written"; never 0.
 uint64_t MarkOf(uint64_t seed, uint32_t index);
 
 }  // namespace headrace::cache

@@ -4,6 +4,7 @@
 
 #include <array>
 #include <memory>
+#include <optional>
 #include <unordered_map>
 
 #include "fusefs/base/mutex.h"
@@ -19,6 +20,19 @@ struct ContentStore::Live {
   std::unordered_map<Digest, std::weak_ptr<ContentFile>> files HR_GUARDED_BY(mu);
   size_t sweep_at HR_GUARDED_BY(mu) = 1024;
 
+  // Contents that this process placed whole and nobody opened since, and the state of their data files then. What does not fit is verified like what other processes wrote.
+  static constexpr size_t kPlacedMax = 1 << 16;
+  std::unordered_map<Digest, DataIdentity> placed HR_GUARDED_BY(mu);
+
+  void Placed(const Digest& id, const DataIdentity& data) {
+    MutexLock lock(mu);
+    if (placed.size() < kPlacedMax) placed[id] = data;
+  }
+  std::optional<DataIdentity> TakePlaced(const Digest& id) {
+    MutexLock lock(mu);
+    auto node = placed.extract(id);
+    return node.empty() ? std::nullopt : std::optional(node.mapped());
+  }
   Mutex& OpeningOf(const Digest& id) { return opening[id.bytes()[0] % opening.size()]; }
   std::shared_ptr<ContentFile> Find(const Digest& id) {
     MutexLock lock(mu);

@@ -48,7 +48,6 @@ struct StoreShared {
   }
 
   Metrics& metrics;
-  std::string boot_id;
   std::chrono::milliseconds write_pause{0};
   ThreadPool* sealer = nullptr;
   std::bitset<65536> names_synced;  // by the first two bytes of the ids

@@ -119,9 +119,11 @@ void Content::Read(uint64_t offset, uint64_t size, ReadDone done) {
 
 // False if it could not answer; `done` is untouched then.
 bool Content::ReadCached(uint64_t offset, uint64_t size, ReadDone& done) {
+  if (!file_) return false;
+  const uint64_t epoch = file_->epoch();
   if (!AllPresent(ChunkAt(offset), ChunkAt(offset + size - 1) + 1)) return false;
   Buffer buffer = core_->buffers->Get(size);
-  if (!buffer.valid() || !file_->Read(offset, buffer.bytes()).ok()) return false;
+  if (!buffer.valid() || !file_->ReadPresent(epoch, offset, buffer.bytes()).ok()) return false;
   Metrics::Add(core_->metrics.cache_hit_bytes, static_cast<int64_t>(size));
   done(OkStatus(), std::as_const(buffer).bytes());
   return true;
@@ -241,11 +243,13 @@ void Content::SupplyCached(const std::shared_ptr<ReadOp>& op, uint32_t index) {
   const uint64_t to = std::min(c.file_offset + c.size, op->offset + op->size);
   Buffer buffer = core_->buffers->Get(to - from);
   if (!buffer.valid()) return op->Fail(ResourceExhaustedError("no memory for a read"));
-  if (file_->Read(from, buffer.bytes()).ok()) {
+  const uint64_t epoch = file_->epoch();
+  if (StateOf(index) == cache::ChunkState::kPresent && file_->ReadPresent(epoch, from, buffer.bytes()).ok()) {
     Metrics::Add(core_->metrics.cache_hit_bytes, static_cast<int64_t>(to - from));
     return op->Supply(from, std::as_const(buffer).bytes());
   }
-  file_->Drop(index);
+  // Unless others were lost beside it, or it is to be verified first.
+  if (StateOf(index) == cache::ChunkState::kPresent && file_->epoch() == epoch) file_->Drop(index);
   Plan plan;
   {
     MutexLock lock(mu_);

@@ -13,6 +13,8 @@ from servers import QuietHandler, Server
 # What a fault does to a GET of (a range of) a layer blob.
 KINDS = ("reset", "truncate", "stall", "silent", "drip", "429", "503", "wrong-range", "short-range", "200-for-206", "wrong-bytes", "changed-blob", "gone",
          "closed")
+# Not in KINDS: "no-tail" sends everything but the end of the blob, TAIL_BYTES: what lies before comes, the last chunk never does.
+TAIL_BYTES = 128 << 10
 # Those that go on and on but end by themselves: nothing needs to heal.
 SLOW = ("drip",)
 
@@ -133,6 +135,8 @@ class FaultServer:
                     body = repository.part(digest, begin, end)
                 if fault == "wrong-bytes":
                     body = body[:-1] + bytes([body[-1] ^ 1])
+                if fault == "no-tail" and end <= size - TAIL_BYTES:
+                    fault = None
                 if fault == "429":
                     return self.answer(429, b"{}", Retry_After="1")
                 if fault == "503":
@@ -147,9 +151,11 @@ class FaultServer:
                 head = {"Content-Type": "application/octet-stream"}
                 if asked:
                     head["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
+                if fault == "no-tail":
+                    return self.send(206, body, head, fault, sent=max(0, size - TAIL_BYTES - begin))
                 self.send(206 if asked else 200, body, head, fault, repository)
 
-            def send(self, status, body, head, fault=None, repository=None):
+            def send(self, status, body, head, fault=None, repository=None, sent=0):
                 self.send_response(status)
                 for name, value in {**head, "Content-Length": str(len(body))}.items():
                     self.send_header(name, value)
@@ -164,6 +170,9 @@ class FaultServer:
                     self.wfile.write(body[:half])
                     repository.healed.wait(120)
                     return self.break_off(reset=True)
+                if fault == "no-tail":
+                    self.wfile.write(body[:sent])
+                    return self.break_off(reset=False)
                 if fault == "drip":
                     step = max(len(body) // 40, 2048)
                     for at in range(0, len(body), step):

@@ -21,9 +21,9 @@ def metrics(socket):
 
 
 class Node:
-    """headrace-fused with a root and a cache of its own. config: text of its headrace.toml."""
+    """headrace-fused with a root and a cache of its own. config: text of its headrace.toml; prefix: a command that runs it; env: added to the environment."""
 
-    def __init__(self, box, name, config="", arguments=()):
+    def __init__(self, box, name, config="", arguments=(), prefix=(), env=None):
         self.root = box.path(name)
         self.socket = self.root / "control.sock"
         self.mount_point = Path("/run") / name
@@ -31,8 +31,8 @@ class Node:
         text = self.root / "headrace.toml"
         text.write_text(config)
         fused = need_program(BUILD / "bin/headrace-fused", "headrace-fused")
-        self.daemon = Daemon(box, name, [fused, "--config", text, "--root", self.root / "fused", "--mountpoint", self.mount_point,
-                                         "--control-socket", self.socket, *arguments])
+        self.daemon = Daemon(box, name, [*prefix, fused, "--config", text, "--root", self.root / "fused", "--mountpoint", self.mount_point,
+                                         "--control-socket", self.socket, *arguments], env)
         self.daemon.wait_until(lambda: self.socket.exists() and os.path.ismount(self.mount_point), "its mount and control socket")
 
     def mount(self, ref, layout, first_id=1):

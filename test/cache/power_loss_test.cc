@@ -91,8 +91,8 @@ class PowerLossTest : public ::testing::Test {
     for (unsigned i = 0; i < 8; ++i) truths_.push_back(MakeTruth(i));
   }
 
-  std::unique_ptr<ContentStore> Store(const std::string& root, const std::string& boot) {
-    auto store = ContentStore::Create({.root = root, .boot_id = boot, .write_pause = std::chrono::milliseconds(0)}, metrics_);
+  std::unique_ptr<ContentStore> Store(const std::string& root) {
+    auto store = ContentStore::Create({.root = root, .write_pause = std::chrono::milliseconds(0)}, metrics_);
     EXPECT_OK(store);
     return std::move(*store);
   }
@@ -117,7 +117,7 @@ class PowerLossTest : public ::testing::Test {
   void Workload(DiskRecorder& disk, const std::string& root);
   void DamageAndBeginAnew(DiskRecorder& disk, ContentStore& store, const std::string& root, unsigned content, bool complete);
   // Opens what is left as after a reboot and looks at every byte that it would serve; then goes on with it.
-  void Reopen(const DiskState& left, const std::set<unsigned>& sealed, const std::string& boot, bool go_on, DiskModel* recorded);
+  void Reopen(const DiskState& left, const std::set<unsigned>& sealed, bool go_on, DiskModel* recorded);
 
   const unsigned long seed_ = test::TestSeed();
   std::mt19937_64 random_;
@@ -148,14 +148,14 @@ void PowerLossTest::DamageAndBeginAnew(DiskRecorder& disk, ContentStore& store, 
 }
 
 void PowerLossTest::Workload(DiskRecorder& disk, const std::string& root) {
-  auto store = Store(root, "boot-1");
+  auto store = Store(root);
   FillAndSeal(disk, *store, 0);  // chunk by chunk
   {                              // in two processes; a chunk was bad in between
     auto file = Open(*store, 1);
     for (const uint32_t chunk : {0u, kHole, 2u}) ASSERT_OK(Write(*file, truths_[1], chunk));
     file.reset();
     store.reset();
-    store = Store(root, "boot-1");
+    store = Store(root);
     file = Open(*store, 1);
     file->Drop(0);
   }
@@ -174,25 +174,29 @@ void PowerLossTest::Workload(DiskRecorder& disk, const std::string& root) {
   DamageAndBeginAnew(disk, *store, root, 4, false);
   DamageAndBeginAnew(disk, *store, root, 5, true);
   {  // two processes at once
-    auto other = Store(root, "boot-1");
+    auto other = Store(root);
     auto mine = Open(*store, 6);
     auto theirs = Open(*other, 6);
     for (uint32_t chunk = 0; chunk < truths_[6].spec.chunk_count; ++chunk) {
       ASSERT_OK(Write(*mine, truths_[6], chunk));
       ASSERT_OK(Write(*theirs, truths_[6], chunk));
     }
-    ASSERT_TRUE(WaitForSeal(*mine));
-    ASSERT_TRUE(WaitForSeal(*theirs));
+    for (ContentFile* file : {mine.get(), theirs.get()}) {  // each sees that the other wrote, and does not believe what it wrote itself
+      std::vector<uint8_t> got(1);
+      EXPECT_EQ(file->ReadPresent(file->epoch(), 0, got).ok(), file == theirs.get());  // they wrote last
+      Fill(*file, truths_[6], random_);
+      ASSERT_TRUE(WaitForSeal(*file));
+    }
   }
   auto file = Open(*store, 7);  // never complete
   for (const uint32_t chunk : {4u, kHole, 0u}) ASSERT_OK(Write(*file, truths_[7], chunk));
 }
 
-void PowerLossTest::Reopen(const DiskState& left, const std::set<unsigned>& sealed, const std::string& boot, bool go_on, DiskModel* recorded) {
+void PowerLossTest::Reopen(const DiskState& left, const std::set<unsigned>& sealed, bool go_on, DiskModel* recorded) {
   const std::string root = dir_ / ("d" + std::to_string(roots_++));
   {
     DiskRecorder disk(root, left);
-    auto store = Store(root, boot);
+    auto store = Store(root);
     for (unsigned content = 0; content < truths_.size(); ++content) {
       SCOPED_TRACE("content " + std::to_string(content));
       const Truth& truth = truths_[content];
@@ -251,11 +255,11 @@ TEST_F(PowerLossTest, EveryCutOfAWorkload) {
       SCOPED_TRACE("cut " + std::to_string(cut) + " kind " + std::to_string(static_cast<int>(kinds[i])));
       DiskModel second;
       const bool go_on = random_() % 8 == 0;
-      Reopen(model.Cut(cut, kinds[i], random_), SealedAt(model.ops(), cut), "boot-2", go_on, &second);
+      Reopen(model.Cut(cut, kinds[i], random_), SealedAt(model.ops(), cut), go_on, &second);
       if (HasFailure()) return;
       if (!go_on) continue;
       // Power is lost once more, while the cache mends what the first loss left.
-      Reopen(second.Cut(random_() % (second.ops().size() + 1), Loss::kUnsynced, random_), SealedAt(model.ops(), cut), "boot-3", false, nullptr);
+      Reopen(second.Cut(random_() % (second.ops().size() + 1), Loss::kUnsynced, random_), SealedAt(model.ops(), cut), false, nullptr);
       if (HasFailure()) return;
     }
   }

@@ -28,13 +28,13 @@ class StoreTest : public ::testing::Test {
     spec_.file_digest = Digest::Of(bytes_);
     spec_.size = kSize;
     spec_.chunk_count = kChunks;
-    Reboot("boot-1");
+    Restart();
   }
 
-  // A new process: the store is made anew. Another id: the machine was started anew.
-  void Reboot(const std::string& boot_id) {
+  // A new process: the store is made anew.
+  void Restart() {
     store_.reset();
-    auto store = ContentStore::Create({.root = dir_ / "cache", .boot_id = boot_id, .write_pause = std::chrono::milliseconds(0)},
+    auto store = ContentStore::Create({.root = dir_ / "cache", .write_pause = std::chrono::milliseconds(0)},
                                       metrics_);
     ASSERT_OK(store);
     store_ = std::move(*store);

@@ -226,7 +226,7 @@ TEST_F(PlannerTest, UnverifiedChunksAreCheckedAhead) {
   ExpectBytes(Pending(*Open(sources_[0], 0), 0, 9 * kChunk).Wait(), layers_[0].file(0), 0, 9 * kChunk);
   ASSERT_TRUE(Eventually([&] { return streamer_->ResidentBytes(*sources_[0]) == 9 * kChunk; }));
   options_.read_ahead = true;
-  Start("boot-2");
+  Start();
   auto content = Open(sources_[0], 0);
   ExpectBytes(Pending(*content, 0, 8).Wait(), layers_[0].file(0), 0, 8);
   ASSERT_TRUE(Eventually([&] { return content->sealed(); }));

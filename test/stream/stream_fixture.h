@@ -54,13 +54,12 @@ class StreamTest : public ::testing::Test {
   StreamTest() { options_.retry_pause_min = milliseconds(2); options_.retry_pause_max = milliseconds(20); }
   ~StreamTest() override { Stop(); }
 
-  // A new process on the same cache; another boot id: a new boot of the machine.
-  void Start(const std::string& boot_id = "boot-1") {
+  // A new process on the same cache.
+  void Start() {
     Stop();
-    boot_id_ = boot_id;
     pool_ = std::make_unique<ThreadPool>("pool", 3);
     timer_ = std::make_unique<Timer>("timer");
-    auto store = cache::ContentStore::Create({.root = dir_ / "cache", .boot_id = boot_id, .write_pause = milliseconds(0)}, metrics_);
+    auto store = cache::ContentStore::Create({.root = dir_ / "cache", .write_pause = milliseconds(0)}, metrics_);
     ASSERT_OK(store);
     store_ = std::move(*store);
     auto streamer = Streamer::Create(options_, *store_, source_, *pool_, *timer_, metrics_);
@@ -111,7 +110,6 @@ class StreamTest : public ::testing::Test {
   Metrics metrics_;
   FakeSource source_;
   StreamerOptions options_;
-  std::string boot_id_;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<Timer> timer_;
   std::unique_ptr<cache::ContentStore> store_;

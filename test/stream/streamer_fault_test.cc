@@ -213,8 +213,8 @@ TEST_F(StreamFaultTest, AnotherLayerWithTheSameContentHelps) {
 
 // -- the cache
 
-TEST_F(StreamFaultTest, AfterARebootChunksAreVerifiedAgain) {
-  Start("boot-1");
+TEST_F(StreamFaultTest, WhatAnotherProcessLeftIsVerifiedAgain) {
+  Start();
   source_.ServeEverything();
   MakeFile();
   {
@@ -229,17 +229,48 @@ TEST_F(StreamFaultTest, AfterARebootChunksAreVerifiedAgain) {
     const uint8_t wrong = static_cast<uint8_t>(file()[15'000] ^ 1);
     ASSERT_OK(PwriteFull(fd->get(), {&wrong, 1}, 15'000));
   }
-  Start("boot-2");
+  Start();
   auto content = Open(layer_source_, entry_);
   const uint64_t before = source_.requested_bytes();
   ExpectBytes(Pending(*content, 0, 30'000).Wait(), file(), 0, 30'000);
   EXPECT_EQ(source_.requested_bytes() - before, layer_source_->index->chunks[1].blob_size);  // the others were good
   ASSERT_TRUE(Eventually([&] { return Metrics::Get(metrics_.cache_write_bytes) == 40'000; }));
   content.reset();
-  Start("boot-2");
+  Start();
   content = Open(layer_source_, entry_);
   ExpectBytes(Pending(*content, 0, 30'000).Wait(), file(), 0, 30'000);
   EXPECT_EQ(source_.requested_bytes() - before, layer_source_->index->chunks[1].blob_size);
+}
+
+// Somebody writes into the cache's file under us, before and after it is sealed: the readers that have it open, and those who open it then, get the right bytes.
+TEST_F(StreamFaultTest, TouchedBackingFilesAreVerifiedAgain) {
+  Start();
+  source_.ServeEverything();
+  MakeFile();
+  const auto spoil = [this] {
+    auto fd = OpenFile(OnlyCacheFile(".data"), O_RDWR);
+    ASSERT_OK(fd);
+    const uint8_t wrong = static_cast<uint8_t>(file()[15'000] ^ 1);
+    ASSERT_OK(PwriteFull(fd->get(), {&wrong, 1}, 15'000));
+  };
+  auto content = Open(layer_source_, entry_);
+  ExpectBytes(Pending(*content, 0, 30'000).Wait(), file(), 0, 30'000);
+  ASSERT_TRUE(Eventually([&] { return Metrics::Get(metrics_.cache_write_bytes) == 30'000; }));
+  uint64_t before = source_.requested_bytes();
+  spoil();
+  ExpectBytes(Pending(*content, 14'000, 4000).Wait(), file(), 14'000, 4000);
+  ExpectBytes(Pending(*content, 0, 30'000).Wait(), file(), 0, 30'000);
+  EXPECT_EQ(source_.requested_bytes() - before, layer_source_->index->chunks[1].blob_size);  // the others were good
+  ExpectBytes(Pending(*content, 0, 40'000).Wait(), file(), 0, 40'000);
+  ASSERT_TRUE(Eventually([&] { return content->sealed(); }));
+  spoil();
+  auto anew = Open(layer_source_, entry_);
+  ASSERT_NE(anew, content);
+  EXPECT_FALSE(anew->sealed());
+  ExpectBytes(Pending(*anew, 0, 40'000).Wait(), file(), 0, 40'000);
+  ExpectBytes(Pending(*content, 0, 40'000).Wait(), file(), 0, 40'000);
+  ASSERT_TRUE(Eventually([&] { return anew->sealed(); }));
+  EXPECT_EQ(Open(layer_source_, entry_), anew);
 }
 
 TEST_F(StreamFaultTest, TruncatedBackingFileIsFetchedAgain) {

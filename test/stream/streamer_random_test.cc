@@ -63,11 +63,11 @@ TEST_F(RandomTest, ThreadsAgainstTheModel) {
     }
     request->Serve(1 + (*faults)() % 8'000);
   });
-  for (int boot = 0; boot < 4; ++boot) {
-    Start("boot-" + std::to_string(boot / 2));
+  for (int process = 0; process < 4; ++process) {
+    Start();
     std::vector<std::thread> threads;
     for (unsigned long t = 0; t < 6; ++t) {
-      threads.emplace_back([&, t] { Reader(seed + t * 1000 + static_cast<unsigned long>(boot), layer, source, 60); });
+      threads.emplace_back([&, t] { Reader(seed + t * 1000 + static_cast<unsigned long>(process), layer, source, 60); });
     }
     for (auto& thread : threads) thread.join();
     EXPECT_EQ(Metrics::Get(metrics_.reads_waiting), 0);

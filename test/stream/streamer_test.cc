@@ -136,7 +136,7 @@ TEST_F(StreamTest, CompleteFileIsSealedAndItsDescriptorHasTheBytes) {
   EXPECT_EQ(source_.requests(), requests);
   EXPECT_EQ(streamer_->ResidentBytes(*source), 40'000u);
   content.reset();
-  Start("boot-2");
+  Start();
   content = Open(source, entry);
   EXPECT_TRUE(content->sealed());
   ExpectBytes(Pending(*content, 1, 39'000).Wait(), layer.file(entry), 1, 39'000);

@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cctype>
+#include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -106,6 +108,36 @@ TEST(TidyTest, FunctionLength) {
     }
   }
   EXPECT_GT(functions, 200u) << "functions were not recognised";
+}
+
+// Goal: no wait, pause, deadline or lifetime goes wrong when somebody sets the clock. Method: the wall clock is asked
+// only where it must be, and the reason stands here.
+TEST(TidyTest, WaitsAreByTheSteadyClock) {
+  const std::map<std::string, std::string> reasons = {
+      {"fusefs/daemon/control_service.cc", "gRPC takes deadlines in the wall clock and makes them steady at once"},
+      {"snapshotter/keychain/cri_proxy.cc", "gRPC"},
+      {"snapshotter/layers/control_client.cc", "gRPC"},
+      {"snapshotter/service/snapshots_service.cc", "gRPC: the deadline of a call, made a duration at once"},
+      {"snapshotter/main.cc", "gRPC"},
+      {"snapshotter/store/meta_store.cc", "when a snapshot was made, for people"},
+  };
+  const char* const clocks[] = {"system_clock", "high_resolution_clock", "CLOCK_REALTIME",        "gettimeofday",
+                                "time(nullptr)", "time(NULL)",           "pthread_cond_timedwait"};
+  std::set<std::string> seen;
+  for (const SourceFile& file : ReadSources()) {
+    const std::string folder = file.path.substr(0, file.path.find('/'));
+    if (folder != "fusefs" && folder != "snapshotter" && folder != "config") continue;
+    bool in_comment = false;
+    for (size_t i = 0; i < file.lines.size(); ++i) {
+      const std::string code = CodeOnly(file.lines[i], in_comment);
+      for (const char* clock : clocks) {
+        if (code.find(clock) == std::string::npos) continue;
+        seen.insert(file.path);
+        EXPECT_TRUE(reasons.contains(file.path)) << file.path << ":" << i + 1 << " asks the wall clock: " << clock;
+      }
+    }
+  }
+  for (const auto& [path, reason] : reasons) EXPECT_TRUE(seen.contains(path)) << path << ": off the list";
 }
 
 // Goal: the measure of functions measures. Method: heads of one and of several lines, in a class and outside,
