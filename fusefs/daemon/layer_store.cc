@@ -22,8 +22,8 @@ namespace {
 
 using Json = nlohmann::json;
 
-constexpr int kLayerVersion = 2;  // of layers and learned tables; 1 knew only our own format
-constexpr int kMountVersion = 1;
+constexpr uint64_t kLayerVersion = 2;  // of layers and learned tables; 1 knew only our own format
+constexpr uint64_t kMountVersion = 1;
 constexpr uint64_t kRecordBytesMax = 64 << 10;
 constexpr uint64_t kSlotEnd = 1ull << 32;   // a slot is the upper half of a node id
 constexpr uint64_t kSlotsAtOnce = 64;       // one durable write for so many
@@ -50,13 +50,26 @@ bool ValidKey(std::string_view key) {
   return key.size() == 64 && key.find_first_not_of("0123456789abcdef") == std::string_view::npos;
 }
 
+// A natural number as we write it; the library would turn a fraction, or what no integer can hold, into some number.
+Result<uint64_t> Natural(const Json& json, const char* name) {
+  const Json& number = json.at(name);
+  if (!number.is_number_unsigned()) return DataLossError(std::string(name) + " is not a natural number");
+  return number.get<uint64_t>();
+}
+
+// Whether a record is of our version.
+Status CheckVersion(const Json& json, uint64_t version) {
+  HR_ASSIGN_OR_RETURN(const uint64_t written, Natural(json, "version"));
+  return written == version ? OkStatus() : FailedPreconditionError("written by another version");
+}
+
 // Reads a record and hands it to `take`, which may throw nlohmann's exceptions.
 template <typename Record, typename Take>
-Result<Record> LoadRecord(const std::string& path, int version, Take take) {
+Result<Record> LoadRecord(const std::string& path, uint64_t version, Take take) {
   HR_ASSIGN_OR_RETURN(std::string text, ReadFile(path, kRecordBytesMax));
   try {
     Json json = Json::parse(text);
-    if (json.at("version").get<int>() != version) return FailedPreconditionError(path + ": written by another version");
+    HR_RETURN_IF_ERROR(CheckVersion(json, version).Annotate(path));
     Record record;
     HR_RETURN_IF_ERROR(take(json, record).Annotate(path));
     return record;
@@ -65,8 +78,8 @@ Result<Record> LoadRecord(const std::string& path, int version, Take take) {
   }
 }
 
-Result<uint32_t> Slot(const Json& json) {
-  uint64_t slot = json.get<uint64_t>();
+Result<uint32_t> Slot(const Json& json, const char* name) {
+  HR_ASSIGN_OR_RETURN(const uint64_t slot, Natural(json, name));
   if (slot == 0 || slot >= kSlotEnd) return DataLossError("slot out of range");
   return static_cast<uint32_t>(slot);
 }
@@ -88,15 +101,15 @@ Status GetTablePlace(const Json& json, LayerRecord& record) {
     }
     case TableKind::kEstargz: {
       HR_ASSIGN_OR_RETURN(record.estargz_toc, Digest::Parse(json.at("toc_digest").get<std::string>()));
-      record.estargz_offset = json.at("toc_offset").get<uint64_t>();
-      record.blob_size = json.at("blob_size").get<uint64_t>();
+      HR_ASSIGN_OR_RETURN(record.estargz_offset, Natural(json, "toc_offset"));
+      HR_ASSIGN_OR_RETURN(record.blob_size, Natural(json, "blob_size"));
       return OkStatus();
     }
     case TableKind::kLearned: {
       HR_ASSIGN_OR_RETURN(record.table, Digest::Parse(json.at("table_digest").get<std::string>()));
       HR_ASSIGN_OR_RETURN(record.diff_id, Digest::Parse(json.at("diff_id").get<std::string>()));
       record.decoded = json.at("decoded").get<bool>();
-      record.blob_size = json.at("blob_size").get<uint64_t>();
+      HR_ASSIGN_OR_RETURN(record.blob_size, Natural(json, "blob_size"));
       return OkStatus();
     }
   }
@@ -176,7 +189,7 @@ Result<LayerRecord> LayerStore::LoadLayer(const std::string& key) const {
     record.ask.image_ref = json.at("image_ref").get<std::string>();
     record.ask.manifest_digest = json.at("manifest_digest").get<std::string>();
     HR_ASSIGN_OR_RETURN(record.kind, ParseTableKind(json.at("format").get<std::string>()));
-    HR_ASSIGN_OR_RETURN(record.slot, Slot(json.at("slot")));
+    HR_ASSIGN_OR_RETURN(record.slot, Slot(json, "slot"));
     return GetTablePlace(json, record);
   }));
   if (layer.ask.Key() != key) return DataLossError(path + " belongs to another layer");
@@ -202,7 +215,7 @@ Result<LayerRecord> LayerStore::LoadLearned(const LayerAsk& ask, std::string* ta
   record.kind = TableKind::kLearned;
   try {
     Json json = Json::parse(text.begin(), text.begin() + static_cast<ptrdiff_t>(end));
-    if (json.at("version").get<int>() != kLayerVersion) return FailedPreconditionError(path + ": written by another version");
+    HR_RETURN_IF_ERROR(CheckVersion(json, kLayerVersion).Annotate(path));
     HR_RETURN_IF_ERROR(GetTablePlace(json, record).Annotate(path));
   } catch (const Json::exception& e) {
     return DataLossError(path + ": " + e.what());
@@ -262,7 +275,7 @@ Result<MountRecord> LayerStore::LoadMount(const std::string& id) const {
     record.layer_key = json.at("layer").get<std::string>();
     record.manifest_digest = json.at("manifest_digest").get<std::string>();
     record.no_fill = json.value("no_fill", false);
-    HR_ASSIGN_OR_RETURN(record.view_slot, Slot(json.at("view_slot")));
+    HR_ASSIGN_OR_RETURN(record.view_slot, Slot(json, "view_slot"));
     bool parent_ok = record.parent_id.empty() || ValidMountId(record.parent_id);
     if (record.id != id || !parent_ok || !ValidKey(record.layer_key)) return DataLossError("the record contradicts itself");
     return OkStatus();

@@ -74,7 +74,7 @@ bool Platform::Satisfies(const Platform& wanted) const {
 Result<DocumentKind> KindOf(std::string_view body, std::string_view media_type) {
   HR_ASSIGN_OR_RETURN(const json document, ParseJsonObject(body, kDocumentBytesMax, "manifest"));
   return GuardJson("manifest", [&]() -> Result<DocumentKind> {
-    if (document.value("schemaVersion", 0) == 1) {
+    if (document.value("schemaVersion", json()) == 1) {  // as a value: a number that no int can hold is no error
       return UnimplementedError("the image has a docker schema 1 manifest, which nobody writes any more; "
                                 "push it again with a current tool first");
     }

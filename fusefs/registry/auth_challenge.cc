@@ -1,5 +1,10 @@
 #include "fusefs/registry/auth_challenge.h"
 
+#include <algorithm>
+#include <nlohmann/json.hpp>
+
+#include "fusefs/registry/limits.h"
+
 namespace headrace::registry {
 namespace {
 
@@ -55,6 +60,12 @@ void SetParameter(AuthChallenge& challenge, const std::string& name, std::string
   if (name == "scope") challenge.scope = std::move(value);
 }
 
+// Visible ASCII only: it becomes a header line.
+bool IsToken(const std::string& text) {
+  return !text.empty() && text.size() <= kTokenBytesMax &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; });
+}
+
 }  // namespace
 
 std::vector<AuthChallenge> ParseChallenges(std::string_view header) {
@@ -90,6 +101,25 @@ std::optional<AuthChallenge> ChooseChallenge(const std::vector<std::string>& hea
     }
   }
   return basic;
+}
+
+Result<AuthToken> ParseTokenAnswer(std::string_view body) {
+  auto json = nlohmann::json::parse(body, nullptr, false);
+  if (!json.is_object()) return UnavailableError("its answer is not a JSON object");
+  AuthToken token;
+  for (const char* name : {"token", "access_token"}) {
+    auto found = json.find(name);
+    if (token.value.empty() && found != json.end() && found->is_string()) token.value = found->get<std::string>();
+  }
+  if (!IsToken(token.value)) return UnavailableError("its answer has no usable token");
+  token.lifetime = kTokenLifetimeDefault;
+  auto expires = json.find("expires_in");
+  if (expires != json.end() && expires->is_number_unsigned()) {
+    uint64_t seconds = expires->get<uint64_t>();
+    uint64_t most = static_cast<uint64_t>(std::chrono::seconds(kTokenLifetimeMax).count());
+    token.lifetime = std::chrono::seconds(static_cast<int64_t>(std::min(seconds, most)));
+  }
+  return token;
 }
 
 }  // namespace headrace::registry

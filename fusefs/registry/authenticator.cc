@@ -1,43 +1,12 @@
 #include "fusefs/registry/authenticator.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 
 #include "fusefs/base/text.h"
 #include "fusefs/registry/limits.h"
 
 namespace headrace::registry {
 namespace {
-
-struct Token {
-  std::string value;
-  std::chrono::seconds lifetime{};
-};
-
-// Visible ASCII only: it becomes a header line.
-bool IsToken(const std::string& text) {
-  return !text.empty() && text.size() <= kTokenBytesMax &&
-         std::all_of(text.begin(), text.end(), [](char c) { return c > ' ' && c <= '~'; });
-}
-
-Result<Token> ParseToken(const std::string& body) {
-  auto json = nlohmann::json::parse(body, nullptr, false);
-  if (!json.is_object()) return UnavailableError("its answer is not a JSON object");
-  Token token;
-  for (const char* name : {"token", "access_token"}) {
-    auto found = json.find(name);
-    if (token.value.empty() && found != json.end() && found->is_string()) token.value = found->get<std::string>();
-  }
-  if (!IsToken(token.value)) return UnavailableError("its answer has no usable token");
-  token.lifetime = kTokenLifetimeDefault;
-  auto expires = json.find("expires_in");
-  if (expires != json.end() && expires->is_number_unsigned()) {
-    uint64_t seconds = expires->get<uint64_t>();
-    uint64_t most = static_cast<uint64_t>(std::chrono::seconds(kTokenLifetimeMax).count());
-    token.lifetime = std::chrono::seconds(static_cast<int64_t>(std::min(seconds, most)));
-  }
-  return token;
-}
 
 std::vector<std::string> Scopes(const AuthTarget& target, const AuthChallenge& challenge) {
   std::vector<std::string> scopes;
@@ -80,17 +49,17 @@ class TokenRequest : public HttpHandler {
     return n;
   }
   void OnDone(Status status) override {
-    Result<Token> token = Finish(status);
+    Result<AuthToken> token = Finish(status);
     if (token.ok()) return owner_.OnToken(key_, found_, "Bearer " + token->value, token->lifetime);
     if (refused_ && found_.credentials) return owner_.OnTokenRefused(key_, found_, token.status().Annotate(where_));
     owner_.FinishFlight(key_, token.status().Annotate(where_));
   }
 
  private:
-  Result<Token> Finish(const Status& status) {
+  Result<AuthToken> Finish(const Status& status) {
     if (too_large_) return UnavailableError("its answer is larger than 1 MiB");
     if (!status.ok()) return status;
-    if (status_ == 200) return ParseToken(body_);
+    if (status_ == 200) return ParseTokenAnswer(body_);
     const std::string http = "HTTP " + std::to_string(status_);
     if (status_ == 400 || status_ == 401 || status_ == 403) {
       refused_ = true;

@@ -18,30 +18,6 @@ constexpr char kManifestTypes[] =
     "application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json";
 constexpr size_t kMediaTypeBytesMax = 255;  // RFC 6838
 
-struct ContentRange {
-  uint64_t begin = 0;
-  uint64_t end = 0;  // exclusive
-};
-
-// "bytes 0-99/1000" or "bytes 0-99/*".
-std::optional<ContentRange> ParseContentRange(std::string_view text) {
-  if (!text.starts_with("bytes ")) return std::nullopt;
-  text.remove_prefix(6);
-  size_t dash = text.find('-');
-  size_t slash = text.find('/');
-  if (dash == std::string_view::npos || slash == std::string_view::npos || slash < dash) return std::nullopt;
-  Result<uint64_t> first = ParseU64(text.substr(0, dash));
-  Result<uint64_t> last = ParseU64(text.substr(dash + 1, slash - dash - 1));
-  std::string_view total_text = text.substr(slash + 1);
-  Result<uint64_t> total = total_text == "*" ? std::numeric_limits<uint64_t>::max() : ParseU64(total_text);
-  if (!first.ok() || !last.ok() || !total.ok() || *last < *first || *last >= *total) return std::nullopt;
-  return ContentRange{*first, *last + 1};
-}
-
-std::string RangeText(uint64_t offset, uint64_t size) {
-  return "bytes [" + std::to_string(offset) + ", " + (size == 0 ? "end" : std::to_string(offset + size)) + ")";
-}
-
 std::string RangeHeader(uint64_t offset, uint64_t size) {
   return "Range: bytes=" + std::to_string(offset) + "-" + (size == 0 ? "" : std::to_string(offset + size - 1));
 }
@@ -98,31 +74,6 @@ std::vector<std::shared_ptr<CredentialSource>> CredentialSources(const ClientOpt
 }
 
 }  // namespace
-
-Status CheckRangeAnswer(const HttpHead& head, uint64_t offset, uint64_t size) {
-  const std::string* coding = head.Find("content-encoding");
-  if (coding != nullptr && *coding != "identity") {
-    return InvalidArgumentError("the registry answered with content coding '" + CleanText(*coding, 40) +
-                                "', which was not asked for");
-  }
-  if (head.status == 200) {
-    if (offset == 0 && (size == 0 || head.content_length == size)) return OkStatus();
-    return InvalidArgumentError("the registry ignores ranges: it answered 200 with the whole blob to a request for " +
-                                RangeText(offset, size) + "; lazy reading needs a registry that serves ranges");
-  }
-  if (head.status != 206) return InvalidArgumentError("unexpected answer HTTP " + std::to_string(head.status));
-  const std::string* header = head.Find("content-range");
-  std::optional<ContentRange> range = header != nullptr ? ParseContentRange(*header) : std::nullopt;
-  if (!range) return UnavailableError("an answer 206 without a valid Content-Range");
-  if (range->begin != offset || (size != 0 && range->end != offset + size)) {
-    return UnavailableError("the registry answered " + RangeText(range->begin, range->end - range->begin) + " to a request for " +
-                            RangeText(offset, size));
-  }
-  if (head.content_length.value_or(range->end - range->begin) != range->end - range->begin) {
-    return UnavailableError("an answer 206 whose Content-Length and Content-Range differ");
-  }
-  return OkStatus();
-}
 
 Result<std::unique_ptr<Client>> Client::Create(const ClientOptions& options, Metrics& metrics) {
   HttpEngineOptions engine_options;

@@ -16,9 +16,6 @@
 
 namespace headrace::registry {
 
-// What a 206 for [offset, offset + size) must say; a 200 passes only if it is exactly the asked bytes. size 0: up to the end of the blob.
-Status CheckRangeAnswer(const HttpHead& head, uint64_t offset, uint64_t size);
-
 class ClientImpl : public Client {
  public:
   ClientImpl(const ClientOptions& options, Metrics& metrics, std::unique_ptr<HttpEngine> engine);

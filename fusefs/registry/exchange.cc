@@ -1,7 +1,6 @@
 #include "fusefs/registry/exchange.h"
 
 #include <algorithm>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "fusefs/base/text.h"
@@ -90,55 +89,6 @@ bool ExchangeContext::PlainHttp(std::string_view host) const {
   return IsLoopbackHost(host) || std::any_of(plain_http_hosts.begin(), plain_http_hosts.end(), [&](const std::string& listed) {
            return listed == host || listed == name;
          });
-}
-
-StatusCode CodeOfHttpStatus(int status) {
-  switch (status) {
-    case 400:
-    case 405:
-    case 406:
-    case 415:
-      return StatusCode::kInvalidArgument;
-    case 401:
-      return StatusCode::kUnauthenticated;
-    case 403:
-      return StatusCode::kPermissionDenied;
-    case 404:
-    case 410:
-      return StatusCode::kNotFound;
-    case 408:
-    case 425:
-      return StatusCode::kUnavailable;
-    case 416:
-      return StatusCode::kOutOfRange;
-    case 429:
-      return StatusCode::kResourceExhausted;
-    case 501:
-      return StatusCode::kUnimplemented;
-    default:
-      return status >= 500 ? StatusCode::kUnavailable : StatusCode::kFailedPrecondition;
-  }
-}
-
-std::string ErrorDetail(std::string_view body) {
-  auto json = nlohmann::json::parse(body, nullptr, false);
-  if (!json.is_object()) return "";
-  auto errors = json.find("errors");
-  if (errors == json.end() || !errors->is_array() || errors->empty() || !errors->front().is_object()) return "";
-  std::string out;
-  for (const char* name : {"code", "message"}) {
-    auto found = errors->front().find(name);
-    if (found == errors->front().end() || !found->is_string()) continue;
-    out += (out.empty() ? "" : ": ") + found->get<std::string>();
-  }
-  return CleanText(out, kErrorDetailBytesMax);
-}
-
-std::optional<std::chrono::milliseconds> ParseRetryAfter(const HttpHead& head) {
-  const std::string* value = head.Find("retry-after");
-  Result<uint64_t> seconds = value != nullptr ? ParseU64(*value) : Result<uint64_t>(NotFoundError(""));
-  if (!seconds.ok()) return std::nullopt;
-  return std::chrono::seconds(static_cast<int64_t>(std::min<uint64_t>(*seconds, kRetryAfterMax.count())));
 }
 
 std::shared_ptr<Exchange> Exchange::Start(ExchangeContext& context, ExchangeRequest request,

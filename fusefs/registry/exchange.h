@@ -171,13 +171,6 @@ class Exchange : public HttpHandler, public std::enable_shared_from_this<Exchang
   size_t body_sent_ = 0;
 };
 
-// Status code of an HTTP status code that is an error.
-StatusCode CodeOfHttpStatus(int status);
-// The words in a registry's error answer ({"errors":[{"code","message"}]}), cleaned; "" if none.
-std::string ErrorDetail(std::string_view body);
-// "Retry-After" in seconds (dates are not worth the trouble); cut to kRetryAfterMax.
-std::optional<std::chrono::milliseconds> ParseRetryAfter(const HttpHead& head);
-
 }  // namespace headrace::registry
 
 #endif  // HEADRACE_FUSEFS_REGISTRY_EXCHANGE_H_

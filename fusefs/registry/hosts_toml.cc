@@ -102,9 +102,11 @@ Result<std::chrono::milliseconds> ParseGoDuration(std::string_view text) {
   if (text.empty() || text.size() > 40) return bad();
   double ms = 0;
   while (!text.empty()) {
+    // from_chars would read "nan" and "inf" as well, and no comparison refuses a NaN.
+    if ((text.front() < '0' || text.front() > '9') && text.front() != '.') return bad();
     double number = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number, std::chars_format::fixed);
-    if (error != std::errc() || number < 0) return bad();
+    if (error != std::errc()) return bad();
     text.remove_prefix(static_cast<size_t>(end - text.data()));
     const std::pair<std::string_view, double> units[] = {{"ms", 1}, {"us", 1e-3}, {"ns", 1e-6}, {"s", 1e3}, {"m", 6e4}, {"h", 3.6e6}};
     const auto* unit = std::find_if(std::begin(units), std::end(units), [&](const auto& u) { return text.starts_with(u.first); });

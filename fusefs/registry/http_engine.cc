@@ -60,18 +60,6 @@ R Guarded(Transfer& transfer, R failed, F&& body) {
   }
 }
 
-std::string Lower(std::string_view text) {
-  std::string out(text);
-  for (char& c : out) c = c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
-  return out;
-}
-
-std::string_view Trim(std::string_view text) {
-  while (!text.empty() && std::string_view(" \t\r\n").find(text.front()) != std::string_view::npos) text.remove_prefix(1);
-  while (!text.empty() && std::string_view(" \t\r\n").find(text.back()) != std::string_view::npos) text.remove_suffix(1);
-  return text;
-}
-
 bool OnHeaderLine(Transfer& transfer, std::string_view line) {
   transfer.Moved(line.size());
   if (transfer.head_done) return true;  // trailers
@@ -80,24 +68,7 @@ bool OnHeaderLine(Transfer& transfer, std::string_view line) {
     transfer.stop = InvalidArgumentError("the head of the answer is larger than 128 KiB");
     return false;
   }
-  line = Trim(line);
-  if (line.starts_with("HTTP/")) {
-    transfer.head = {};
-    size_t space = line.find(' ');
-    Result<uint64_t> status = ParseU64(space == std::string_view::npos ? "" : line.substr(space + 1, 3));
-    transfer.head.status = status.ok() ? static_cast<int>(*status) : 0;
-    return true;
-  }
-  if (!line.empty()) {
-    size_t colon = line.find(':');
-    if (colon == std::string_view::npos) return true;
-    std::string name = Lower(Trim(line.substr(0, colon)));
-    std::string value(Trim(line.substr(colon + 1)));
-    Result<uint64_t> length = name == "content-length" ? ParseU64(value) : Result<uint64_t>(NotFoundError(""));
-    if (length.ok()) transfer.head.content_length = *length;
-    transfer.head.headers.emplace_back(std::move(name), std::move(value));
-    return true;
-  }
+  if (!transfer.head.AddLine(line)) return true;
   if (transfer.head.status < 200) return true;  // 100 Continue and the like: the answer follows
   transfer.head_done = true;
   if (transfer.handler->OnHead(transfer.head) != HttpHandler::Flow::kStop) return true;
@@ -166,21 +137,6 @@ Status TransportError(const Transfer& transfer, CURLcode code) {
 }
 
 }  // namespace
-
-const std::string* HttpHead::Find(std::string_view lower_name) const {
-  for (const auto& [name, value] : headers) {
-    if (name == lower_name) return &value;
-  }
-  return nullptr;
-}
-
-std::vector<std::string> HttpHead::FindAll(std::string_view lower_name) const {
-  std::vector<std::string> out;
-  for (const auto& [name, value] : headers) {
-    if (name == lower_name) out.push_back(value);
-  }
-  return out;
-}
 
 size_t HttpHandler::OnSend(std::span<uint8_t>) { return kSendStop; }
 

@@ -22,19 +22,11 @@
 
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/status.h"
+#include "fusefs/registry/http_answer.h"
 #include "fusefs/registry/http_tls.h"
 #include "fusefs/registry/url.h"
 
 namespace headrace::registry {
-
-struct HttpHead {
-  int status = 0;
-  std::vector<std::pair<std::string, std::string>> headers;  // names in lower case
-  std::optional<uint64_t> content_length;
-  // First value of that name; nullptr if absent.
-  const std::string* Find(std::string_view lower_name) const;
-  std::vector<std::string> FindAll(std::string_view lower_name) const;
-};
 
 class HttpHandler {
  public:

@@ -34,6 +34,20 @@ std::string RemoveDots(std::string_view path) {
   return joined.empty() ? "/" : joined;
 }
 
+// "host", "host:port", "[address]:port": takes the port off that is the scheme's own, or none. False: there is no host, or its port is no number. Two URLs of one
+// place must have one origin: credentials go by it.
+bool NormalisePort(std::string& host, std::string_view default_port) {
+  const size_t name_end = host.starts_with('[') ? host.find(']') : 0;
+  if (name_end == std::string::npos) return false;
+  const size_t colon = host.find(':', name_end);
+  if (name_end > 0 && name_end + 1 != std::min(colon, host.size())) return false;
+  if (colon == std::string::npos) return !host.empty();
+  const std::string_view port = std::string_view(host).substr(colon + 1);
+  if (port.size() > 5 || !std::all_of(port.begin(), port.end(), [](char c) { return c >= '0' && c <= '9'; })) return false;
+  if (port.empty() || port == default_port) host.resize(colon);
+  return colon > 0;
+}
+
 }  // namespace
 
 Result<Url> Url::Parse(std::string_view text) {
@@ -52,9 +66,7 @@ Result<Url> Url::Parse(std::string_view text) {
   std::string_view host = text.substr(0, host_end);
   if (host.find('@') != std::string_view::npos) return InvalidArgumentError("a URL with a user name in it is not accepted");
   for (char c : host) url.host += ToLower(c);
-  std::string_view default_port = url.scheme == "http" ? ":80" : ":443";
-  if (url.host.ends_with(default_port)) url.host.resize(url.host.size() - default_port.size());
-  if (url.host.empty() || url.host.front() == ':') return InvalidArgumentError("a URL without a host");
+  if (!NormalisePort(url.host, url.scheme == "http" ? "80" : "443")) return InvalidArgumentError("a URL without a host, or whose port is no number");
   url.target = host_end == std::string_view::npos ? "/" : text.substr(host_end);
   if (url.target.front() == '?') url.target.insert(0, "/");
   return url;

@@ -81,6 +81,7 @@ TEST(ImageModelTest, HostileDocuments) {
   }
   EXPECT_CODE(KindOf(R"({"schemaVersion":1,"fsLayers":[]})", ""), StatusCode::kUnimplemented);
   EXPECT_FALSE(KindOf(R"({"mediaType":7})", "").ok());
+  EXPECT_EQ(*KindOf(R"({"schemaVersion":1e300})", ""), DocumentKind::kOther);  // no int can hold it
 }
 
 TEST(ImageModelTest, LayoutEntryReplacesItsTagOnly) {

@@ -183,6 +183,9 @@ TEST_F(LayerStoreTest, DamagedFiles) {
       R"({"version":1,"id":"5","parent_id":"","above_foreign":false,"layer":")" + key + R"(","manifest_digest":"","view_slot":0})",
       R"({"version":1,"id":"5","parent_id":"","above_foreign":false,"layer":")" + key + R"(","manifest_digest":"","view_slot":4294967296})",
       R"({"version":1,"id":"5","parent_id":"","above_foreign":false,"layer":")" + key + R"(","manifest_digest":"","view_slot":-1})",
+      R"({"version":1,"id":"5","parent_id":"","above_foreign":false,"layer":")" + key + R"(","manifest_digest":"","view_slot":1.5})",
+      R"({"version":1,"id":"5","parent_id":"","above_foreign":false,"layer":")" + key + R"(","manifest_digest":"","view_slot":1e300})",
+      R"({"version":1e300,"id":"5"})",
       std::string(10'000, '['),
   };
   for (const std::string& text : bad) {

@@ -74,6 +74,8 @@ TEST(HostsTomlTest, Errors) {
       {"[host.'https://m']\nclient = [['a','b','c']]", "client"},
       {"[host.'https://m']\ndial_timeout = '3'", "dial_timeout"},
       {"[host.'https://m']\ndial_timeout = 3", "dial_timeout"},
+      {"[host.'https://m']\ndial_timeout = 'nans'", "dial_timeout"},
+      {"[host.'https://m']\ndial_timeout = '1s-infms'", "dial_timeout"},
       {"[host.'https://m'.header]\nx = \"a\\nb\"", "header.x"},
       {"[host.'https://m'.header]\n'a b' = 'c'", "header"},
       {"[host.'https://m?x=1']", "query"},

@@ -7,9 +7,8 @@
 #include "fusefs/base/file.h"
 #include "fusefs/base/text.h"
 #include "fusefs/registry/auth_challenge.h"
-#include "fusefs/registry/client_impl.h"
 #include "fusefs/registry/docker_config.h"
-#include "fusefs/registry/exchange.h"
+#include "fusefs/registry/http_answer.h"
 #include "fusefs/registry/limits.h"
 #include "fusefs/registry/url.h"
 #include "test/support/matchers.h"
@@ -33,6 +32,16 @@ TEST(UrlTest, Parse) {
     EXPECT_FALSE(Url::Parse(bad).ok()) << bad;
   }
   EXPECT_FALSE(Url::Parse("http://h/" + std::string(kUrlBytesMax, 'a')).ok());
+}
+
+// Goal: two texts for one place have one origin, which is what credentials go by. "h:80:80" once lost one port at each reading.
+TEST(UrlTest, OnePortAndOneOrigin) {
+  for (const char* bad : {"http://h:80:80/", "http://h:x/", "http://h:123456/", "http://[::1/", "http://[::1]x/", "http://[::1]x:80/", "http://:/"}) {
+    EXPECT_FALSE(Url::Parse(bad).ok()) << bad;
+  }
+  EXPECT_EQ(Url::Parse("http://h:/x")->ToString(), "http://h/x");
+  EXPECT_EQ(Url::Parse("http://[::1]:80/x")->ToString(), "http://[::1]/x");
+  EXPECT_EQ(Url::Parse("https://[::1]:5000")->origin(), "https://[::1]:5000");
 }
 
 TEST(UrlTest, Resolve) {
