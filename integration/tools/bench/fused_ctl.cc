@@ -2,9 +2,11 @@
 //
 //   fused-ctl --socket PATH mount --ref HOST:PORT/NAME:TAG --layout DIR [--first-id N]
 //       mounts the layers of the image in the OCI layout DIR one on another, as the snapshotter would when it pulls the same
-//       image from HOST:PORT; {"paths":[...],"ids":[...],"seconds"}, the lowest layer first: the last path is the whole image
+//       image from HOST:PORT; {"paths":[...],"ids":[...],"seconds"}, the lowest layer first: the last path is the whole image.
+//       --times M: so often, as M containers' images would be; ids count on
 //   fused-ctl --socket PATH status                what the daemon says of its layers and metrics
 //   fused-ctl --socket PATH unmount --ids 1,2,3   the greatest id first, because it stands on the others
+//   fused-ctl --socket PATH unmount --first-id N --count M
 #include <grpcpp/grpcpp.h>
 
 #include <algorithm>
@@ -47,11 +49,7 @@ class Client {
   std::unique_ptr<pb::Control::Stub> stub_;
 };
 
-Json Mount(Client& client, const std::string& ref, const std::string& directory, uint64_t first_id) {
-  const registry::Reference reference = Get(registry::Reference::Parse(ref));
-  const LayoutImage image = ReadLayout(directory, reference.tag);
-  Json out = {{"paths", Json::array()}, {"ids", Json::array()}};
-  const double begin = Now();
+void MountOnce(Client& client, const registry::Reference& reference, const LayoutImage& image, uint64_t first_id, Json& out) {
   std::string parent;
   for (size_t i = 0; i < image.layers.size(); ++i) {
     const cli::Descriptor& layer = image.layers[i];
@@ -72,6 +70,14 @@ Json Mount(Client& client, const std::string& ref, const std::string& directory,
     out["ids"].push_back(request.id());
     parent = request.id();
   }
+}
+
+Json Mount(Client& client, const std::string& ref, const std::string& directory, uint64_t first_id, uint64_t times) {
+  const registry::Reference reference = Get(registry::Reference::Parse(ref));
+  const LayoutImage image = ReadLayout(directory, reference.tag);
+  Json out = {{"paths", Json::array()}, {"ids", Json::array()}};
+  const double begin = Now();
+  for (uint64_t i = 0; i < times; ++i) MountOnce(client, reference, image, first_id + i * image.layers.size(), out);
   out["seconds"] = Now() - begin;
   return out;
 }
@@ -95,13 +101,14 @@ Json DaemonStatus(Client& client) {
 
 Json Unmount(Client& client, std::vector<uint64_t> ids) {
   std::sort(ids.rbegin(), ids.rend());
+  const double begin = Now();
   for (const uint64_t id : ids) {
     pb::UnmountRequest request;
     request.set_id(std::to_string(id));
     pb::UnmountResponse response;
     client.Call(&pb::Control::Stub::Unmount, "Unmount", request, &response);
   }
-  return {{"unmounted", ids.size()}};
+  return {{"unmounted", ids.size()}, {"seconds", Now() - begin}};
 }
 
 }  // namespace
@@ -112,6 +119,8 @@ int main(int argc, char** argv) {
   CLI::App app("Speaks headrace-fused's control API without containerd", "fused-ctl");
   std::string socket, ref, layout;
   uint64_t first_id = 1;
+  uint64_t times = 1;
+  uint64_t count = 0;
   std::vector<uint64_t> ids;
   app.add_option("--socket", socket, "control socket of headrace-fused")->required();
   app.require_subcommand(1);
@@ -119,13 +128,17 @@ int main(int argc, char** argv) {
   mount->add_option("--ref", ref, "HOST:PORT/NAME:TAG, where the daemon fetches the layers")->required();
   mount->add_option("--layout", layout, "OCI layout with the same image: the manifest is read here")->required();
   mount->add_option("--first-id", first_id, "id of the lowest layer; the next ones count on (1)");
+  mount->add_option("--times", times, "mounts it so often (1)");
   CLI::App* const status = app.add_subcommand("status", "what is mounted, and the metrics");
   CLI::App* const unmount = app.add_subcommand("unmount", "takes mounts away");
-  unmount->add_option("--ids", ids, "1,2,3")->required()->delimiter(',');
+  unmount->add_option("--ids", ids, "1,2,3")->delimiter(',');
+  unmount->add_option("--first-id", first_id, "the lowest of --count ids that follow one another (1)");
+  unmount->add_option("--count", count, "how many");
   return RunTool(app, argc, argv, [&] {
     Client client(socket);
-    if (mount->parsed()) PrintLine(Mount(client, ref, layout, first_id));
+    if (mount->parsed()) PrintLine(Mount(client, ref, layout, first_id, times));
     if (status->parsed()) PrintLine(DaemonStatus(client));
+    for (uint64_t i = 0; i < count; ++i) ids.push_back(first_id + i);
     if (unmount->parsed()) PrintLine(Unmount(client, ids));
     return 0;
   });
