@@ -1,5 +1,6 @@
 """Faults of the machine under a node: file systems that are small, or lose what they are given; cache files, and who spoils them; images of many equal files."""
 
+import errno
 import os
 import random
 import subprocess
@@ -7,7 +8,7 @@ from pathlib import Path
 
 from oci import sha256_file
 from parts import headrace_build
-from sandbox import Skip, check, run
+from sandbox import Failed, Skip, check, run
 
 CHUNK = 256 << 10
 
@@ -47,6 +48,16 @@ def resize_tmpfs(path, size):
     run(["mount", "-o", f"remount,size={size}", path])
 
 
+def fill_up(path):
+    """Takes all the room of a file system."""
+    with open(path, "wb", buffering=0) as out:
+        try:
+            while True:
+                out.write(bytes(4096))
+        except OSError as error:
+            check(error.errno == errno.ENOSPC, f"filling: {error}")
+
+
 class LossyDisk:
     """A file system on a disk that has much less room than it says: what does not fit is accepted, and lost when the kernel writes it back."""
 
@@ -62,7 +73,7 @@ class LossyDisk:
         run(["mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=1,nodiscard", image])
         try:
             run(["mount", "-o", "loop,noatime,errors=continue", image, path])
-        except Exception as error:
+        except Failed as error:
             raise Skip(f"no loop device can be mounted here: {error}") from error
 
     def write_back(self):
@@ -71,6 +82,24 @@ class LossyDisk:
         subprocess.run(["sync", "--file-system", self.path], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=60, check=False)
         for file in data_files(self.path):
             forget(file)
+
+    def die(self):
+        """Whatever is not in memory cannot be read any more: EIO."""
+        # Without direct I/O the loop device makes zeros of what its file does not have.
+        device = run(["findmnt", "-n", "-o", "SOURCE", self.path]).strip()
+        try:
+            run(["losetup", "--direct-io=on", device])
+        except Failed as error:
+            raise Skip(f"no loop device that fails: {error}") from error
+        self.write_back()
+        os.truncate(self.room / "disk", 1 << 20)
+        # And nothing may be written behind its end, which would make holes, hence zeros, of what is before it.
+        fill_up(self.room / "filler")
+
+    def replace(self):
+        """An empty file system on a disk that works, in the same place."""
+        run(["umount", "--lazy", self.path])
+        small_tmpfs(self.path, "64m")
 
 
 def forget(path):
