@@ -16,6 +16,7 @@ constexpr size_t kIdleBufferBytes = size_t{16} << 20;
 constexpr std::chrono::seconds kTrimAfter{2};
 // Files of an image that were touched and are not all here: each keeps descriptors of its cache file open.
 constexpr size_t kTouchedMax = 1024;
+constexpr size_t kOpenedSmallMax = 1024;
 
 }  // namespace
 
@@ -23,6 +24,7 @@ Planner::Planner(std::shared_ptr<Core> core, Opener open)
     : core_(std::move(core)),
       open_(std::move(open)),
       files_(core_->options.small_file_bytes),
+      neighbours_(core_->options.small_file_bytes),
       tuner_(core_->options.ranges_first, core_->options.ranges_max) {}
 
 Planner::~Planner() { Stop(); }
@@ -49,6 +51,7 @@ void Planner::Stop() {
   touched_.clear();
   next_.reset();
   fill_.reset();
+  neighbour_.reset();
 }
 
 void Planner::Poke() {
@@ -62,6 +65,15 @@ void Planner::Want(const std::shared_ptr<Content>& content) {
   {
     MutexLock lock(mu_);
     inbox_.push_back(content);
+  }
+  Poke();
+}
+
+void Planner::OpenedSmall(FilePlace place) {
+  {
+    MutexLock lock(mu_);
+    if (opened_small_.size() >= kOpenedSmallMax) return;  // a hint; more than it can look at help nobody
+    opened_small_.push_back(std::move(place));
   }
   Poke();
 }
@@ -112,6 +124,8 @@ void Planner::DropLayer(const LayerSource& layer) {
   std::erase_if(touched_, [&](const Known& known) { return is_of(known.place); });
   if (next_ && is_of(next_->place)) next_.reset();
   if (fill_ && is_of(fill_->place)) fill_.reset();
+  if (neighbour_ && is_of(neighbour_->place)) neighbour_.reset();
+  neighbours_.Drop(layer.blob.digest);
   if (last_ && is_of(*last_)) last_.reset();
   if (fill_from_ && is_of(*fill_from_)) fill_from_.reset();
 }
@@ -119,11 +133,14 @@ void Planner::DropLayer(const LayerSource& layer) {
 void Planner::TakeInbox() {
   std::vector<std::shared_ptr<Content>> wanted;
   std::vector<std::shared_ptr<const LayerSource>> dropped;
+  std::vector<FilePlace> opened_small;
   {
     MutexLock lock(mu_);
     wanted.swap(inbox_);
     dropped.swap(dropped_);
+    opened_small.swap(opened_small_);
   }
+  for (const FilePlace& place : opened_small) neighbours_.Opened(place);
   for (const auto& layer : dropped) DropLayer(*layer);
   for (const std::shared_ptr<Content>& content : wanted) {
     const auto is_it = [&](const Known& known) { return known.content == content; };
@@ -166,6 +183,7 @@ void Planner::PlanAll() {
 Planner::Step Planner::PlanOne(uint64_t room) {
   const TimePoint now = std::chrono::steady_clock::now();
   Step step = PlanTouched(room, now);
+  if (step == Step::kNothing) step = PlanNeighbours(room);
   if (step == Step::kNothing) step = PlanNextFile(room);
   if (step == Step::kNothing) step = PlanFill(room, now);
   return step;
@@ -222,6 +240,10 @@ Planner::Step Planner::PlanSuccession(std::optional<Known>& current, uint64_t ro
 
 Planner::Step Planner::PlanNextFile(uint64_t room) {
   return PlanSuccession(next_, room, RangeKind::kReadAhead, [this] { return last_ ? files_.TakeNext(*last_) : std::nullopt; });
+}
+
+Planner::Step Planner::PlanNeighbours(uint64_t room) {
+  return PlanSuccession(neighbour_, room, RangeKind::kReadAhead, [this] { return neighbours_.Take(); });
 }
 
 // Tokens are bytes that may be asked for: a tenth of a second's worth at most is saved up, so that the rate holds for every second; a range may

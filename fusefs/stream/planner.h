@@ -1,5 +1,5 @@
-// Planner: what is fetched before anybody asked for it: the rest of the files that are being read, then the shards that come next, then (slowly) the
-// rest of the image. It decides range by range, when there is room for one, so that a reader's turn of mind changes what comes next at once.
+// Planner: what is fetched before anybody asked for it: the rest of the files that are being read, small files beside those that are opened, then the shards
+// that come next, then (slowly) the rest of the image. It decides range by range, when there is room for one, so that a reader's turn of mind changes what comes next at once.
 //
 // Order: files that are read now, at the cursor that has the smallest lead; files of which only the head was looked at, in natural order; files of
 // the same directory and suffix, in natural order; other files of the image ("fill"), within `fill_rate`.
@@ -22,6 +22,7 @@
 #include "fusefs/stream/content.h"
 #include "fusefs/stream/core.h"
 #include "fusefs/stream/image_files.h"
+#include "fusefs/stream/neighbours.h"
 #include "fusefs/stream/window_tuner.h"
 
 namespace headrace::stream {
@@ -38,6 +39,8 @@ class Planner : public std::enable_shared_from_this<Planner> {
   ImageFiles& files() { return files_; }
   // The content deserves to be fetched whole; or a part of it that was planned did not come.
   void Want(const std::shared_ptr<Content>& content);
+  // A small file was opened: those beside it may be next.
+  void OpenedSmall(FilePlace place);
   // Nothing of this layer is planned any more, unless it is wanted again.
   void Drop(const std::shared_ptr<const LayerSource>& layer);
   // A planned range failed, or one came.
@@ -70,6 +73,7 @@ class Planner : public std::enable_shared_from_this<Planner> {
   template <typename Take>
   Step PlanSuccession(std::optional<Known>& current, uint64_t room, RangeKind kind, const Take& take);
   Step PlanNextFile(uint64_t room);
+  Step PlanNeighbours(uint64_t room);
   Step PlanFill(uint64_t room, TimePoint now);
   void CountFillTokens(TimePoint now);
   // The file that was taken is opened; nothing if all of it is here.
@@ -83,6 +87,7 @@ class Planner : public std::enable_shared_from_this<Planner> {
   Mutex mu_;
   CondVar wake_;
   std::vector<std::shared_ptr<Content>> inbox_ HR_GUARDED_BY(mu_);
+  std::vector<FilePlace> opened_small_ HR_GUARDED_BY(mu_);
   std::vector<std::shared_ptr<const LayerSource>> dropped_ HR_GUARDED_BY(mu_);
   TimePoint rest_until_ HR_GUARDED_BY(mu_){};
   bool stopping_ HR_GUARDED_BY(mu_) = false;
@@ -91,6 +96,8 @@ class Planner : public std::enable_shared_from_this<Planner> {
   std::vector<Known> touched_;
   std::optional<Known> next_;      // the shard that is being planned before anybody touched it
   std::optional<Known> fill_;
+  Neighbours neighbours_;
+  std::optional<Known> neighbour_;
   std::optional<FilePlace> last_;       // of those that have a next: the file that was touched last
   std::optional<FilePlace> fill_from_;  // the file that was touched last
   WindowTuner tuner_;

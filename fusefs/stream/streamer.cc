@@ -123,6 +123,8 @@ Result<std::shared_ptr<FileContent>> StreamerImpl::Open(std::shared_ptr<const La
   }
   const format::Entry& entry = layer->index->entries[entry_index];
   if (entry.type == format::EntryType::kRegular && entry.size == 0) return std::shared_ptr<FileContent>(empty_);
+  const bool small = entry.size <= core_->options.small_file_bytes;
+  if (small && core_->options.read_ahead) planner_->OpenedSmall({layer, entry_index});
   HR_ASSIGN_OR_RETURN(std::shared_ptr<Content> content, OpenContent(std::move(layer), entry_index));
   return std::shared_ptr<FileContent>(std::move(content));
 }

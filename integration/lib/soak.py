@@ -227,6 +227,7 @@ class Soak:
             expect.write_text(run([replay, "--pattern", "P4", "--dir", truth]))
             mount = [{"container_path": "/model", "image": ref}]
             how = draw.choice([[], ["--mmap"]])
+            restarts = self.counts["containerd killed"]
             pod = self.run_pod(name, ref, [
                 {"name": "reads", "image": READER, "args": ["/model", *how], "mounts": mount},
                 {"name": "holds", "image": READER, "args": ["/model", "--sleep"], "mounts": mount}])
@@ -235,8 +236,8 @@ class Soak:
                 extra = ["--processes", "2"] if pattern == "P9" else []
                 run([replay, "--pattern", pattern, "--dir", volume, "--expect", expect, *extra], timeout=300)
                 self.count(f"replays {pattern}")
-            self.retry("wait", lambda: self.finished(pod))
-            check_sums(reader_reports(pod.output("reads"))[0], sums, f"{name}, container reads")
+            if self.retry("wait", lambda: self.finished(pod, restarts)):
+                check_sums(reader_reports(pod.output("reads"))[0], sums, f"{name}, container reads")
             self.retry("remove pod", pod.remove)
             self.retry("remove image", lambda: self.containerd.cri("remove-image", ref))
             self.count("pods")
@@ -244,11 +245,17 @@ class Soak:
             self.server.repositories.pop(name)
             shutil.rmtree(truth.parent)
 
-    def finished(self, pod):
-        """Waits for the container; that it ended with an error is a failed read, not a call to be made again."""
+    def finished(self, pod, restarts):
+        """Waits for the container; that it ended with an error is a failed read, not a call to be made again. False: containerd was killed and lost the container's
+        exit code (255 then; a reader that fails ends with 1 or a signal) or its last output, as it does with one that ends meanwhile."""
         state = self.containerd.cri("wait", pod.result["containers"]["reads"], "--timeout", "200", timeout=260)
+        killed = self.counts["containerd killed"] != restarts
+        if killed and (state["exit_code"] == 255 or (state["exit_code"] == 0 and not pod.output("reads").strip())):
+            self.count("containers that containerd lost")
+            return False
         if state["exit_code"] != 0:
             raise AssertionError(f"a reader in a pod failed: exit code {state['exit_code']}: {pod.output('reads')[-1000:]}")
+        return True
 
     def pulse(self, volume, truth):
         """Small requests that the daemon must answer, all the time: their longest is the pause that a kill makes."""

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "fusefs/stream/image_files.h"
+#include "fusefs/stream/neighbours.h"
 #include "fusefs/stream/read_tracker.h"
 #include "fusefs/stream/scheduler.h"
 #include "fusefs/stream/window_tuner.h"
@@ -226,6 +227,57 @@ TEST(SchedulerRoomTest, LeavesAQuarterToReadersAndKeepsToTheWindow) {
   EXPECT_EQ(scheduler->Room(), 450u);
   c->End();
   EXPECT_EQ(scheduler->active(), 0u);
+}
+
+class NeighboursTest : public ::testing::Test {
+ protected:
+  NeighboursTest() {
+    auto index = std::make_shared<format::LayerIndex>();
+    for (int i = 0; i < 2000; ++i) {
+      format::Entry entry;
+      entry.name = std::to_string(i);
+      entry.type = i % 10 == 9 ? format::EntryType::kSymlink : format::EntryType::kRegular;
+      entry.size = entry.type == format::EntryType::kRegular ? 1000 : 0;
+      index->entries.push_back(entry);
+    }
+    index->entries[20].size = 5 << 20;  // not a small one
+    layer_ = std::make_shared<const LayerSource>(LayerSource{{"r/m:1", Digest::Of("blob")}, index});
+  }
+  std::vector<uint32_t> Taken() {
+    std::vector<uint32_t> entries;
+    while (auto place = neighbours_.Take()) entries.push_back(place->entry);
+    return entries;
+  }
+
+  std::shared_ptr<const LayerSource> layer_;
+  Neighbours neighbours_{1 << 20};
+};
+
+// Goal: the second open of a walk asks for four, then twice as many; what is no small file is left out; nothing twice.
+TEST_F(NeighboursTest, AWalkIsFollowedFurtherAndFurther) {
+  neighbours_.Opened({layer_, 5});
+  EXPECT_EQ(Taken(), std::vector<uint32_t>{});
+  neighbours_.Opened({layer_, 6});
+  EXPECT_EQ(Taken(), (std::vector<uint32_t>{7, 8, 10, 11}));
+  neighbours_.Opened({layer_, 7});
+  EXPECT_EQ(Taken(), (std::vector<uint32_t>{12, 13, 14, 15, 16}));
+  for (uint32_t i = 8; i < 300; ++i) neighbours_.Opened({layer_, i});
+  const std::vector<uint32_t> rest = Taken();
+  EXPECT_EQ(rest.front(), 17u);
+  EXPECT_TRUE(std::is_sorted(rest.begin(), rest.end()));
+  EXPECT_EQ(std::adjacent_find(rest.begin(), rest.end()), rest.end());
+  EXPECT_EQ(std::count(rest.begin(), rest.end(), 20u), 0);
+  EXPECT_LE(rest.back(), 299 + Neighbours::kNear);
+  EXPECT_GE(rest.back(), 299 + Neighbours::kAheadMax);
+}
+
+// Goal: jumps ask for nothing, and make a walk that was followed less far; a dropped layer asks for nothing.
+TEST_F(NeighboursTest, JumpsAndDrops) {
+  for (uint32_t entry : {1000u, 1u, 1900u, 600u}) neighbours_.Opened({layer_, entry});
+  EXPECT_EQ(Taken(), std::vector<uint32_t>{});
+  neighbours_.Opened({layer_, 601});
+  neighbours_.Drop(layer_->blob.digest);
+  EXPECT_EQ(Taken(), std::vector<uint32_t>{});
 }
 
 }  // namespace

@@ -1,4 +1,5 @@
 // Goal: what nobody asked for comes in the right order, once, within its bounds: whole files, next shards, fill; and it stops where it must.
+#include "fusefs/stream/neighbours.h"
 #include "test/stream/stream_fixture.h"
 
 namespace headrace::stream {
@@ -231,6 +232,54 @@ TEST_F(PlannerTest, UnverifiedChunksAreCheckedAhead) {
   ExpectBytes(Pending(*content, 0, 8).Wait(), layers_[0].file(0), 0, 8);
   ASSERT_TRUE(Eventually([&] { return content->sealed(); }));
   EXPECT_EQ(source_.requested_bytes(), layers_[0].blob().size());
+}
+
+class SmallFilesTest : public PlannerTest {
+ protected:
+  SmallFilesTest() {
+    options_.small_file_bytes = 1 << 20;
+    options_.ranges_first = options_.ranges_max = 8;
+  }
+  void MakeTree(unsigned files) {
+    for (unsigned i = 0; i < files; ++i) tree_.AddRandomFile("usr/share/" + std::to_string(i), 1, 1000 + i, i + 1);
+    source = Publish(tree_);
+    streamer_->AddToImage("image", source, true);
+  }
+  // As kernel/ opens a small file.
+  void OpenSmall(uint32_t entry) {
+    auto content = Open(source, entry);
+    content->FetchAll();
+    ExpectBytes(Pending(*content, 0, 5000).Wait(), tree_.file(entry), 0, 5000);
+  }
+  bool Here(uint32_t entry) {
+    auto content = streamer_->Open(source, entry);  // an open of its own, so only what must be here may be asked for
+    return content.ok() && (*content)->complete();
+  }
+
+  FakeLayer tree_;
+  std::shared_ptr<const LayerSource> source;
+};
+
+// Who opens one small file after the other finds those behind them there; each byte comes once.
+TEST_F(SmallFilesTest, AWalkFindsTheNextFilesThere) {
+  Start();
+  source_.ServeEverything();
+  MakeTree(300);
+  for (uint32_t i = 0; i < 10; ++i) OpenSmall(i);
+  ASSERT_TRUE(Eventually([&] { return streamer_->ResidentBytes(*source) > 100 * 1000; }));
+  ASSERT_TRUE(Here(9 + Neighbours::kAheadMax / 2));
+  for (uint32_t i = 10; i < 300; ++i) OpenSmall(i);
+  EXPECT_EQ(source_.requested_bytes(), tree_.blob().size());
+  EXPECT_EQ(source_.requests(), 300u);
+}
+
+// Opens here and there ask for nothing more than themselves.
+TEST_F(SmallFilesTest, OpensHereAndThereAskForNothingMore) {
+  Start();
+  source_.ServeEverything();
+  MakeTree(1500);
+  for (uint32_t entry : {700u, 10u, 1300u, 400u, 1000u}) OpenSmall(entry);
+  EXPECT_EQ(source_.requests(), 5u);
 }
 
 }  // namespace
