@@ -142,7 +142,7 @@ def push_image(registry, repository, tag, layers, work, entrypoint=(), compressi
     return push_config_and_manifest(client, repository, tag, descriptors, diff_ids, entrypoint)
 
 
-def push_mixed(client, repository, tag, *parts, entrypoint=()):
+def push_mixed(client, repository, tag, *parts, entrypoint=(), settings=None):
     """An image whose layers are those of others: parts = (repository, manifest, layer numbers or None for all)."""
     descriptors, diff_ids = [], []
     for source, manifest, numbers in parts:
@@ -152,12 +152,13 @@ def push_mixed(client, repository, tag, *parts, entrypoint=()):
             client.push_blob(repository, layer["digest"], client.blob(source, layer["digest"]))
             descriptors.append(layer)
             diff_ids.append(config["rootfs"]["diff_ids"][number])
-    return push_config_and_manifest(client, repository, tag, descriptors, diff_ids, entrypoint)
+    return push_config_and_manifest(client, repository, tag, descriptors, diff_ids, entrypoint, settings)
 
 
-def push_config_and_manifest(client, repository, tag, descriptors, diff_ids, entrypoint):
+def push_config_and_manifest(client, repository, tag, descriptors, diff_ids, entrypoint, settings=None):
+    """settings: more of the image's configuration, {"User": ...}."""
     config = json.dumps({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": diff_ids},
-                         "config": {"Entrypoint": list(entrypoint)}}).encode()
+                         "config": {"Entrypoint": list(entrypoint), **(settings or {})}}).encode()
     digest = "sha256:" + hashlib.sha256(config).hexdigest()
     client.push_blob(repository, digest, config)
     manifest = {"schemaVersion": 2, "mediaType": MANIFEST, "layers": descriptors,

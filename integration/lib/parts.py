@@ -124,15 +124,18 @@ def layer_formats(headrace):
 class Containerd:
     """A private containerd. `version`: "2", "1.7" or "1.6"; `headrace`: None for containerd's own overlayfs, or another
     snapshotter with its plugin name, socket and root. prefix: a command that runs it elsewhere; hosts: its certs.d directory; image_socket: where
-    the CRI image service is asked instead, as a kubelet with --image-service-endpoint does."""
+    the CRI image service is asked instead, as a kubelet with --image-service-endpoint does; cni: (directory of plugins, of their configuration);
+    nri: the socket of its plugin interface."""
 
-    def __init__(self, box, name, version="2", headrace=None, pause_image=f"{REGISTRY}/pause:1", prefix=(), hosts=None, image_socket=None):
+    def __init__(self, box, name, version="2", headrace=None, pause_image=f"{REGISTRY}/pause:1", prefix=(), hosts=None, image_socket=None,
+                 cni=None, nri=None):
         self.box = box
         self.bin = DEPS / f"containerd-{version}/usr/bin"
         self.version = version
         self.snapshotter = headrace.plugin if headrace else "overlayfs"
         self.hosts = hosts
         self.image_socket = image_socket
+        self.cni, self.nri = cni, nri
         program = need_program(self.bin / "containerd", f"containerd {version}")
         need_program(shutil.which("runc") or "/usr/sbin/runc", "runc")
         self.directory = box.path(name)
@@ -158,7 +161,12 @@ class Containerd:
     def _config_v3(self, headrace, pause_image):
         restrict = "true" if not _may_lower_oom_score() else "false"
         text = "version = 3\n" + self._common(headrace)
-        text += "[plugins.'io.containerd.nri.v1.nri']\n  disable = true\n"
+        text += "[plugins.'io.containerd.nri.v1.nri']\n"
+        if self.nri:
+            nowhere = self.box.path("nri-plugins")
+            text += f"  disable = false\n  socket_path = '{self.nri}'\n  plugin_path = '{nowhere}'\n  plugin_config_path = '{nowhere}'\n"
+        else:
+            text += "  disable = true\n"
         text += f"[plugins.'io.containerd.cri.v1.images']\n  snapshotter = '{self.snapshotter}'\n"
         if headrace:
             text += "  disable_snapshot_annotations = false\n"
@@ -172,8 +180,10 @@ class Containerd:
                      f"  platform = 'linux/amd64'\n  snapshotter = '{self.snapshotter}'\n"
                      "[[plugins.'io.containerd.transfer.v1.local'.unpack_config]]\n"
                      "  platform = 'linux/amd64'\n  snapshotter = 'overlayfs'\n")
-        text += (f"[plugins.'io.containerd.cri.v1.runtime']\n  restrict_oom_score_adj = {restrict}\n"
-                 "  [plugins.'io.containerd.cri.v1.runtime'.containerd]\n    default_runtime_name = 'runc'\n"
+        text += f"[plugins.'io.containerd.cri.v1.runtime']\n  restrict_oom_score_adj = {restrict}\n"
+        if self.cni:
+            text += f"  [plugins.'io.containerd.cri.v1.runtime'.cni]\n    bin_dir = '{self.cni[0]}'\n    conf_dir = '{self.cni[1]}'\n"
+        text += ("  [plugins.'io.containerd.cri.v1.runtime'.containerd]\n    default_runtime_name = 'runc'\n"
                  "    [plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\n"
                  "      runtime_type = 'io.containerd.runc.v2'\n")
         return text
