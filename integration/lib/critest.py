@@ -17,6 +17,9 @@ from sandbox import DEPS, ROOT, Failed, check, main, need_program, run, say
 COLUMNS = ("overlayfs", "headrace")
 OUTCOMES = {"passed": "passed", "failed": "FAILED", "skipped": "skipped", "timedout": "FAILED", "panicked": "FAILED", "interrupted": "FAILED"}
 COLUMN_DEADLINE_S = 1800  # it takes some minutes
+# Skipped by the suite itself when containerd loses a container to a race with a plugin that registers; with overlayfs in 9 runs of 10. Which way
+# it goes says nothing about the snapshotter. No other skip is excused: a volume that is not mounted would be one.
+RACE = "spec discrepancy: containerd lost"
 RESULTS = ROOT / "integration/CONFORMANCE-RESULTS.md"
 
 
@@ -100,6 +103,11 @@ def run_column(box, column, options, hosts, cni):
     return found
 
 
+def as_good(result):
+    outcome, message = result or ("not run", "")
+    return outcome == "passed" or (outcome == "skipped" and RACE in message)
+
+
 def table(columns, options):
     names = sorted(set().union(*columns.values()))
     version = (DEPS / "conformance/stamps/critest").read_text().strip()
@@ -144,7 +152,7 @@ def body(box):
     check(all(columns.values()), "no test ran")
     if set(columns) != set(COLUMNS):
         return
-    worse = [name for name, (outcome, _) in columns["overlayfs"].items() if outcome == "passed" and columns["headrace"].get(name, ("",))[0] != "passed"]
+    worse = [name for name, (outcome, _) in columns["overlayfs"].items() if outcome == "passed" and not as_good(columns["headrace"].get(name))]
     check(any(outcome == "passed" for outcome, _ in columns["overlayfs"].values()), "nothing passes with overlayfs: the machine is not fit for this")
     check(not worse, "passes with overlayfs and not with Headrace: " + "; ".join(f"{name}: {columns['headrace'].get(name)}" for name in worse))
     say("no test that passes with overlayfs fails with Headrace")
