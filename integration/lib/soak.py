@@ -337,7 +337,9 @@ class Soak:
         for name, value in figures.items():
             say(f"  {name}: {value}")
         check(self.node.fused.deaths == 0 and self.node.snapshotter.deaths == 0, "a process of ours ended by itself")
-        check(figures["pause_p99_s"] <= PAUSE_MAX, f"pause of a reader {figures['pause_p99_s']} s at the 99th percentile, {PAUSE_MAX} s allowed")
+        # One in a hundred, and one of the two dozen of a short run: a machine with two processors may have none free for a moment.
+        long = sum(pause > PAUSE_MAX for pause in pauses)
+        check(long <= max(1, len(pauses) // 100), f"{long} of {len(pauses)} pauses of a reader were longer than {PAUSE_MAX} s: {pauses[-long:]}")
         check(self.counts["pods"] > 0 and len(self.pulses) > 0, "nothing was read")
         return figures
 
