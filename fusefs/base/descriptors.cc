@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdint>
 #include <cstdlib>
 #include <cstring>
 
@@ -86,6 +87,12 @@ Result<Message> ReceiveMessage(int socket) {
   if (message.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) return InvalidArgumentError("a message that is too large");
   out.bytes.resize(static_cast<size_t>(n));
   return out;
+}
+
+void SignalEvent(int event) {
+  const uint64_t one = 1;
+  while (::write(event, &one, sizeof one) < 0 && errno == EINTR) {
+  }
 }
 
 std::vector<StoredDescriptor> TakeStoredDescriptors() {

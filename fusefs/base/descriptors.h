@@ -28,6 +28,9 @@ Status SendMessage(int socket, std::string_view bytes, std::span<const int> desc
 // Unavailable: nothing came (in the receive timeout of the socket, or at once if it does not block).
 Result<Message> ReceiveMessage(int socket);
 
+// Makes an eventfd(2) readable, for whoever polls it.
+void SignalEvent(int event);
+
 struct StoredDescriptor {
   std::string name;  // FDNAME
   UniqueFd descriptor;

@@ -8,6 +8,7 @@
 #include <cerrno>
 #include <cstdio>
 
+#include "fusefs/base/descriptors.h"
 #include "fusefs/base/file.h"
 #include "fusefs/base/log.h"
 #include "fusefs/base/process.h"
@@ -30,12 +31,6 @@ Result<UniqueFd> TakeSignals(sigset_t& set) {
   UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC));
   if (!fd.valid()) return Status::FromErrno(errno, "signalfd");
   return fd;
-}
-
-void Signal(int event) {
-  uint64_t one = 1;
-  while (::write(event, &one, sizeof one) < 0 && errno == EINTR) {
-  }
 }
 
 // Returns when a signal came or the file system ended.
@@ -64,7 +59,7 @@ Status Run(DaemonOptions options) {
   HR_ASSIGN_OR_RETURN(UniqueFd signals, TakeSignals(set));
   UniqueFd ended(::eventfd(0, EFD_CLOEXEC));
   if (!ended.valid()) return Status::FromErrno(errno, "eventfd");
-  HR_ASSIGN_OR_RETURN(std::unique_ptr<Daemon> daemon, Daemon::Create(options, [&] { Signal(ended.get()); }));
+  HR_ASSIGN_OR_RETURN(std::unique_ptr<Daemon> daemon, Daemon::Create(options, [&] { SignalEvent(ended.get()); }));
   log::Info("ready version={} root={} mountpoint={} control_socket={}", HEADRACE_VERSION, options.config.root,
             options.config.mountpoint, options.config.control_socket);
   Notify("READY=1");

@@ -76,9 +76,7 @@ SessionHolders::SessionHolders(std::string keeper_socket, std::string mountpoint
 }
 
 SessionHolders::~SessionHolders() {
-  const uint64_t one = 1;
-  while (::write(stop_.get(), &one, sizeof one) < 0 && errno == EINTR) {
-  }
+  SignalEvent(stop_.get());
   thread_.join();
 }
 

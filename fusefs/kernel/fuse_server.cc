@@ -15,6 +15,7 @@
 #include <thread>
 #include <vector>
 
+#include "fusefs/base/descriptors.h"
 #include "fusefs/base/executor.h"
 #include "fusefs/base/log.h"
 #include "fusefs/kernel/channel.h"
@@ -246,11 +247,7 @@ void FuseServerImpl::InvalidateMount(const std::string& id) {
 
 void FuseServerImpl::EndWorkers() {
   stopping_.store(true, std::memory_order_release);
-  if (stop_event_.valid()) {
-    uint64_t one = 1;
-    while (::write(stop_event_.get(), &one, sizeof one) < 0 && errno == EINTR) {
-    }
-  }
+  if (stop_event_.valid()) SignalEvent(stop_event_.get());
   for (std::thread& worker : workers_) worker.join();
   workers_.clear();
   HEADRACE_CHECK(reads_->Stop(kReplyTimeout));

@@ -17,6 +17,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "fusefs/base/descriptors.h"
 #include "fusefs/base/text.h"
 
 namespace headrace::registry {
@@ -168,9 +169,7 @@ Status Child::Work(const Program& program, const StopSignal& stop, std::string& 
 StopSignal::StopSignal() : fd_(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) { HEADRACE_CHECK(fd_.valid()); }
 
 void StopSignal::Stop() {
-  const uint64_t one = 1;
-  while (::write(fd_.get(), &one, sizeof one) < 0 && errno == EINTR) {
-  }
+  SignalEvent(fd_.get());
 }
 
 bool StopSignal::stopped() const {

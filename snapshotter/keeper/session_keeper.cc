@@ -35,9 +35,7 @@ class SessionKeeperImpl : public SessionKeeper {
  public:
   SessionKeeperImpl(SessionKeeperOptions options, UniqueFd listener) : options_(std::move(options)), listener_(std::move(listener)) {}
   ~SessionKeeperImpl() override {
-    const uint64_t one = 1;
-    while (::write(stop_.get(), &one, sizeof one) < 0 && errno == EINTR) {
-    }
+    SignalEvent(stop_.get());
     if (thread_.joinable()) thread_.join();
     ::unlink(options_.socket.c_str());
   }

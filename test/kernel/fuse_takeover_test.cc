@@ -56,6 +56,21 @@ struct Plan {
   bool complete = false;  // "huge" is complete and never sealed: its opens wait
 };
 
+bool PreadIs(int fd, const std::string& bytes, size_t offset, size_t size) {
+  std::string got(size, '\0');
+  const ssize_t n = ::pread(fd, got.data(), size, static_cast<off_t>(offset));
+  if (n < 0) return false;
+  return std::string_view(got.data(), static_cast<size_t>(n)) == std::string_view(bytes).substr(std::min(offset, bytes.size()), size);
+}
+
+bool MapIs(int fd, const std::string& bytes) {
+  void* at = ::mmap(nullptr, bytes.size(), PROT_READ, MAP_SHARED, fd, 0);
+  if (at == MAP_FAILED) return false;
+  const bool same = std::string_view(static_cast<const char*>(at), bytes.size()) == bytes;
+  ::munmap(at, bytes.size());
+  return same;
+}
+
 class TakeoverTest : public FuseFixture {
  protected:
   void SetUp() override {
@@ -154,6 +169,15 @@ class TakeoverTest : public FuseFixture {
     readers.push_back(pid);
     return pid;
   }
+  // A reader whose first thousand bytes of "large" the server holds back.
+  pid_t HeldReader() {
+    const pid_t reader = Reader([this] {
+      const int fd = ::open(Path("1/large").c_str(), O_RDONLY);
+      return PreadIs(fd, large, 0, 1000);
+    });
+    EXPECT_TRUE(Eventually([&] { return shared->waiting_reads == 1; }));
+    return reader;
+  }
   bool AllClosed() {
     return Eventually([&] { return shared->open_inodes == 0 && shared->open_files == 0 && shared->backing_ids == 0; });
   }
@@ -174,21 +198,6 @@ class TakeoverTest : public FuseFixture {
   pid_t server_pid = -1;
   std::vector<pid_t> readers;
 };
-
-bool PreadIs(int fd, const std::string& bytes, size_t offset, size_t size) {
-  std::string got(size, '\0');
-  const ssize_t n = ::pread(fd, got.data(), size, static_cast<off_t>(offset));
-  if (n < 0) return false;
-  return std::string_view(got.data(), static_cast<size_t>(n)) == std::string_view(bytes).substr(std::min(offset, bytes.size()), size);
-}
-
-bool MapIs(int fd, const std::string& bytes) {
-  void* at = ::mmap(nullptr, bytes.size(), PROT_READ, MAP_SHARED, fd, 0);
-  if (at == MAP_FAILED) return false;
-  const bool same = std::string_view(static_cast<const char*>(at), bytes.size()) == bytes;
-  ::munmap(at, bytes.size());
-  return same;
-}
 
 // Goal: reads that the dead process had taken are answered by its successor; the readers notice nothing.
 TEST_F(TakeoverTest, ReadsUnderWayAreAnswered) {
@@ -269,11 +278,8 @@ TEST_F(TakeoverTest, OpensUnderWayCountOnce) {
 // Goal: a reader that is killed while nobody serves is let go by the successor, although its read still has no bytes.
 TEST_F(TakeoverTest, KilledReaderIsLetGo) {
   Start({.hold = true});
-  const pid_t reader = Reader([&] {
-    const int fd = ::open(Path("1/large").c_str(), O_RDONLY);
-    return PreadIs(fd, large, 0, 1000);
-  });
-  ASSERT_TRUE(Eventually([&] { return shared->waiting_reads == 1; }));
+  const pid_t reader = HeldReader();
+  ASSERT_FALSE(HasFailure());
   KillServer();
   ::kill(reader, SIGKILL);
   Start({.hold = true});
@@ -303,11 +309,8 @@ TEST_F(TakeoverTest, PlannedHandover) {
 // Goal: state of another version is refused and not destroyed: once the right program is back, the readers go on.
 TEST_F(TakeoverTest, UnknownVersionIsRefused) {
   Start({.hold = true});
-  const pid_t reader = Reader([&] {
-    const int fd = ::open(Path("1/large").c_str(), O_RDONLY);
-    return PreadIs(fd, large, 0, 1000);
-  });
-  ASSERT_TRUE(Eventually([&] { return shared->waiting_reads == 1; }));
+  const pid_t reader = HeldReader();
+  ASSERT_FALSE(HasFailure());
   KillServer();
   const uint32_t other = kernel::SessionTable::kVersion + 1, ours = kernel::SessionTable::kVersion;
   ASSERT_EQ(::pwrite(kept.table.get(), &other, sizeof other, 8), 4);

@@ -270,6 +270,13 @@ class FakeControl final : public control::Control::Service {
   grpc::Status error;
 };
 
+std::unique_ptr<grpc::Server> Listen(FakeControl& service, const std::string& socket) {
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
+  builder.RegisterService(&service);
+  return builder.BuildAndStart();
+}
+
 // Goal: the client says what the proto says, maps errors by code with the daemon's words, and calls
 // a daemon that is not there so.
 TEST(ControlClientTest, Calls) {
@@ -285,10 +292,7 @@ TEST(ControlClientTest, Calls) {
   EXPECT_FALSE(client.Mount({7, std::nullopt, {}}, std::chrono::steady_clock::now()).ok());
 
   FakeControl service;
-  grpc::ServerBuilder builder;
-  builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
-  builder.RegisterService(&service);
-  auto server = builder.BuildAndStart();
+  auto server = Listen(service, socket);
   ASSERT_NE(server, nullptr);
   ControlClient patient({.socket = socket, .local_timeout = std::chrono::seconds(60)});
   Result<MountAnswer> path =
@@ -336,10 +340,7 @@ TEST(ControlClientTest, CallsThatWereCutOff) {
   test::TempDir dir;
   const std::string socket = dir / "control.sock";
   FakeControl service;
-  grpc::ServerBuilder builder;
-  builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
-  builder.RegisterService(&service);
-  auto server = builder.BuildAndStart();
+  auto server = Listen(service, socket);
   ASSERT_NE(server, nullptr);
   ControlClient client({.socket = socket, .local_timeout = std::chrono::seconds(60)});
   service.cut_off = 3;
