@@ -6,6 +6,7 @@
 #ifndef HEADRACE_FUSEFS_BASE_STATUS_H_
 #define HEADRACE_FUSEFS_BASE_STATUS_H_
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <optional>
@@ -55,6 +56,17 @@ class [[nodiscard]] Status {
     errno_ = err;
     return std::move(*this);
   }
+  // How long who failed wants to be left alone before another try (a registry's Retry-After); 0: said nothing. Whoever chooses a pause bounds it.
+  std::chrono::milliseconds retry_after() const { return retry_after_; }
+  Status WithRetryAfter(std::chrono::milliseconds wish) && {
+    retry_after_ = wish;
+    return std::move(*this);
+  }
+  // The same status in other words.
+  Status WithMessage(std::string message) && {
+    message_ = std::move(message);
+    return std::move(*this);
+  }
   // "context: message"; OK stays OK.
   Status Annotate(std::string_view context) const&;
   std::string ToString() const;  // "DATA_LOSS: layer sha256:...: ..."
@@ -62,6 +74,7 @@ class [[nodiscard]] Status {
  private:
   StatusCode code_ = StatusCode::kOk;
   int errno_ = 0;
+  std::chrono::milliseconds retry_after_{0};
   std::string message_;
 };
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fusefs/base/text.h"
+#include "fusefs/registry/http_answer.h"
 #include "fusefs/registry/limits.h"
 
 namespace headrace::registry {
@@ -32,6 +33,7 @@ class TokenRequest : public HttpHandler {
 
   Flow OnHead(const HttpHead& head) override {
     status_ = head.status;
+    retry_after_ = ParseRetryAfter(head).value_or(std::chrono::milliseconds(0));
     return Flow::kContinue;
   }
   Flow OnBody(std::span<const uint8_t> data) override {
@@ -66,8 +68,8 @@ class TokenRequest : public HttpHandler {
       if (!found_.credentials && found_.temporary) return UnavailableError(http + ": " + found_.why_none);
       return UnauthenticatedError(http + ": " + (found_.credentials ? "the configured credentials were refused" : found_.why_none));
     }
-    if (status_ == 429) return ResourceExhaustedError(http);
-    if (status_ >= 500) return UnavailableError(http);
+    if (status_ == 429) return ResourceExhaustedError(http).WithRetryAfter(retry_after_);
+    if (status_ >= 500) return UnavailableError(http).WithRetryAfter(retry_after_);
     return FailedPreconditionError(http);
   }
 
@@ -76,6 +78,7 @@ class TokenRequest : public HttpHandler {
   const CredentialAnswer found_;
   size_t sent_ = 0;
   int status_ = 0;
+  std::chrono::milliseconds retry_after_{0};
   bool too_large_ = false;
   bool refused_ = false;
   std::string body_;

@@ -184,12 +184,12 @@ Status ClientImpl::WithRetries(int attempts_max, const std::function<ExchangeRes
       attempt.deadline = Clock::now() + request_deadline();
       backoff.Reset();
     }
-    auto pause = std::max(backoff.Next(), result.retry_after.value_or(std::chrono::milliseconds(0)));
+    const auto pause = std::max(backoff.Next(), result.status.retry_after());
     if (number >= attempts_max || Clock::now() + pause >= attempt.deadline) {
       Metrics::Add(metrics_.wire_errors);
       const auto spent = std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - start);
-      return {result.status.code(), result.status.message() + " (gave up after " + std::to_string(number) + " tries in " +
-                                        std::to_string(spent.count()) + " ms)"};
+      return std::move(result.status).WithMessage(result.status.message() + " (gave up after " + std::to_string(number) + " tries in " +
+                                                  std::to_string(spent.count()) + " ms)");
     }
     Metrics::Add(metrics_.wire_retries);
     if (!gate_.Pause(pause)) return CancelledError("the registry client is being shut down");

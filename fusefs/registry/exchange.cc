@@ -326,7 +326,7 @@ Status Exchange::HttpError() const {
   if (!detail.empty()) text += ": " + detail;
   if (head_.status == 401) text += ": the credentials were refused; log in again";
   if (head_.status == 403) text += ": the credentials do not allow this, or the place does not exist";
-  return {CodeOfHttpStatus(head_.status), text};
+  return Status(CodeOfHttpStatus(head_.status), text).WithRetryAfter(ParseRetryAfter(head_).value_or(std::chrono::milliseconds(0)));
 }
 
 void Exchange::Finish(Status status) {
@@ -336,7 +336,6 @@ void Exchange::Finish(Status status) {
   if (!status.ok() && NextEndpoint(status)) return;
   ExchangeResult result;
   result.http_status = head_.status;
-  result.retry_after = ParseRetryAfter(head_);
   result.source = AtMirror() ? mirrors_[place_]->id : 0;
   std::string where = request_.what;
   if (AtMirror()) where += ": mirror " + CleanText(home_.host, 100);
@@ -344,7 +343,7 @@ void Exchange::Finish(Status status) {
   result.status = status.Annotate(where);
   std::string more = troubles_.empty() ? "" : " (mirrors before it failed: " + troubles_ + ")";
   if (request_.endpoints && !request_.endpoints->note.empty()) more += " (" + request_.endpoints->note + ")";
-  if (!status.ok() && !more.empty()) result.status = Status(result.status.code(), result.status.message() + more);
+  if (!status.ok() && !more.empty()) result.status = std::move(result.status).WithMessage(result.status.message() + more);
   std::shared_ptr<ExchangeHandler> handler = std::move(handler_);
   handler->OnDone(std::move(result));
 }

@@ -90,10 +90,9 @@ struct ExchangeRequest {
 };
 
 struct ExchangeResult {
-  Status status;
+  Status status;  // with its retry_after()
   int http_status = 0;  // 0: no answer
   uint64_t source = 0;  // the mirror that it is from; 0: the registry
-  std::optional<std::chrono::milliseconds> retry_after;
 };
 
 class ExchangeHandler {

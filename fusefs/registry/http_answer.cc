@@ -123,7 +123,7 @@ std::string ErrorDetail(std::string_view body) {
 }
 
 std::optional<std::chrono::milliseconds> ParseRetryAfter(const HttpHead& head) {
-  const std::string* value = head.Find("retry-after");
+  const std::string* value = head.status >= 400 ? head.Find("retry-after") : nullptr;
   Result<uint64_t> seconds = value != nullptr ? ParseU64(*value) : Result<uint64_t>(NotFoundError(""));
   if (!seconds.ok()) return std::nullopt;
   return std::chrono::seconds(static_cast<int64_t>(std::min<uint64_t>(*seconds, kRetryAfterMax.count())));

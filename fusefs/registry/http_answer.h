@@ -31,7 +31,7 @@ struct HttpHead {
 StatusCode CodeOfHttpStatus(int status);
 // The words in a registry's error answer ({"errors":[{"code","message"}]}), cleaned; "" if none.
 std::string ErrorDetail(std::string_view body);
-// "Retry-After" in seconds (dates are not worth the trouble); cut to kRetryAfterMax.
+// "Retry-After" of an error, in seconds (dates are not worth the trouble); cut to kRetryAfterMax.
 std::optional<std::chrono::milliseconds> ParseRetryAfter(const HttpHead& head);
 // "bytes [0, 100)", "bytes [10, end)" (size 0).
 std::string RangeText(uint64_t offset, uint64_t size);

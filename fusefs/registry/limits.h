@@ -31,7 +31,7 @@ inline constexpr size_t kRequestsWaitingMax = 65'536;       // more than that is
 inline constexpr uint64_t kStreamBufferBytes = 8ull << 20;  // between the network thread and a blocking caller
 inline constexpr std::chrono::milliseconds kRetryPauseMin{100};
 inline constexpr std::chrono::milliseconds kRetryPauseMax{10'000};
-inline constexpr std::chrono::seconds kRetryAfterMax{120};  // longer wishes are cut to this
+inline constexpr std::chrono::seconds kRetryAfterMax{60};  // longer wishes are cut to this: readers wait for them
 inline constexpr size_t kWhyNoneBytesMax = 2048;            // of all reasons of the chain together
 inline constexpr unsigned kCredentialThreads = 4;           // programs that hang at a time before others wait for them
 inline constexpr int kAuthorizationsMax = 5;                // renewals for one attempt: each source may be refused once, and one token expire

@@ -35,7 +35,7 @@ class RangeSink {
   virtual bool OnData(std::span<const uint8_t> data) = 0;
   // OK: exactly the asked bytes were delivered. Otherwise how it failed (the message names registry, repository and blob):
   // Unavailable, DeadlineExceeded, ResourceExhausted (429) are worth another try; NotFound, PermissionDenied, Unauthenticated
-  // and InvalidArgument (a registry that ignores ranges...) hardly.
+  // and InvalidArgument (a registry that ignores ranges...) hardly. status.retry_after(): not before that, the registry says (a minute at most).
   virtual void OnDone(Status status) = 0;
 };
 

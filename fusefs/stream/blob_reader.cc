@@ -111,6 +111,7 @@ Status BlobReader::Restart(Range& range) {
   auto pause = options_.retry_pause_min * (1u << std::min(range.tries, 10u));
   pause = std::min<std::chrono::milliseconds>(pause, options_.retry_pause_max);
   pause = pause / 2 + std::chrono::milliseconds(random() % static_cast<uint64_t>(pause.count() / 2 + 1));
+  pause = std::max(pause, std::min(range.status.retry_after(), options_.stall_deadline / 2));
   ++range.tries;
   range.again = steady_clock::now() + pause;
   return OkStatus();

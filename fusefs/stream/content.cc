@@ -355,7 +355,7 @@ Content::Ops Content::Erase(Flight& flight) {
   if (flight.planned) {
     tracker_.Rewind(chunk(flight.chunk).file_offset);
     if (flight.last_error.code() == StatusCode::kDataLoss) ++wrong_[flight.chunk];
-    replan_ = true;
+    replan_ = flight.last_error;
   }
   flight.range = nullptr;
   flights_.erase(flight.chunk);

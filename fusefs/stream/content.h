@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -144,7 +145,7 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
   mutable Mutex mu_;
   FilePlace place_ HR_GUARDED_BY(mu_);
   std::map<uint32_t, unsigned> wrong_ HR_GUARDED_BY(mu_);  // planned chunks that came with wrong bytes, how often
-  bool replan_ HR_GUARDED_BY(mu_) = false;  // Erase took a planned flight: Replan() when the lock is released
+  std::optional<Status> replan_ HR_GUARDED_BY(mu_);  // Erase took a planned flight, and why: Replan() when the lock is released
   std::vector<Source> sources_ HR_GUARDED_BY(mu_);
   std::map<uint32_t, std::shared_ptr<Flight>> flights_ HR_GUARDED_BY(mu_);
 };

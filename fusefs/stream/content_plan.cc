@@ -29,13 +29,15 @@ void Content::Track(uint64_t offset, uint64_t size) {
 }
 
 void Content::Replan() {
+  std::optional<Status> why;
   {
     MutexLock lock(mu_);
-    if (!std::exchange(replan_, false)) return;
+    why = std::exchange(replan_, std::nullopt);
   }
+  if (!why) return;
   const std::shared_ptr<Planner> planner = core_->planner();
   if (!planner) return;
-  planner->Failed();
+  planner->Failed(*why);
   if (Plannable()) planner->Want(shared_from_this());
 }
 

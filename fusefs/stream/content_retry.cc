@@ -20,6 +20,7 @@ void Content::FetchFailed(const std::vector<std::shared_ptr<Flight>>& flights, c
   Flights again;
   std::vector<std::pair<std::shared_ptr<ReadOp>, Status>> failed;
   unsigned tries = 0;
+  TimePoint until = TimePoint::min();
   {
     MutexLock lock(mu_);
     for (const std::shared_ptr<Flight>& flight : flights) {
@@ -30,6 +31,7 @@ void Content::FetchFailed(const std::vector<std::shared_ptr<Flight>>& flights, c
       if (flight->want_until > now) {
         flight->state = Flight::State::kPaused;
         tries = std::max(tries, flight->tries);
+        until = std::max(until, flight->want_until);
         again.push_back(flight);
         continue;
       }
@@ -44,7 +46,7 @@ void Content::FetchFailed(const std::vector<std::shared_ptr<Flight>>& flights, c
   }
   if (again.empty()) return;
   Metrics::Add(core_->metrics.wire_retries);
-  const std::chrono::nanoseconds pause = core_->RetryPause(tries, status.code());
+  const std::chrono::nanoseconds pause = core_->RetryPause(tries, status, until);
   uint64_t suppressed = 0;
   if (core_->retry_log.Allow(&suppressed)) {
     log::Warn("fetch failed, trying again chunk={} chunks={} tries={} pause_ms={} error=\"{}\" suppressed={}",

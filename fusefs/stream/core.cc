@@ -87,15 +87,17 @@ void Core::OnDeadline() {
   if (next != TimePoint::max()) ArmDeadline(next);
 }
 
-std::chrono::nanoseconds Core::RetryPause(unsigned tries, StatusCode code) {
+std::chrono::nanoseconds Core::RetryPause(unsigned tries, const Status& error, TimePoint until) {
   std::chrono::nanoseconds pause = options.retry_pause_min;
   for (unsigned i = 1; i < tries && pause < options.retry_pause_max; ++i) pause *= 2;
-  if (LooksPermanent(code)) pause *= kHardErrorPauseFactor;
+  if (LooksPermanent(error.code())) pause *= kHardErrorPauseFactor;
   pause = std::min<std::chrono::nanoseconds>(pause, options.retry_pause_max);
+  std::chrono::nanoseconds wish = error.retry_after();
+  if (until != TimePoint::max()) wish = std::min<std::chrono::nanoseconds>(wish, (until - std::chrono::steady_clock::now()) / 2);
   MutexLock lock(mu_);
-  // Between half and all of it, so that many readers of one registry do not come back together.
-  return pause / 2 + std::chrono::nanoseconds(
-                         std::uniform_int_distribution<int64_t>(0, std::max<int64_t>(pause.count() / 2, 1))(random_));
+  // Between half and all of it, so that many readers of one registry do not come back together; at a wish, that much later than what was wished.
+  const std::chrono::nanoseconds drawn(std::uniform_int_distribution<int64_t>(0, std::max<int64_t>(pause.count() / 2, 1))(random_));
+  return std::max(pause / 2, wish) + drawn;
 }
 
 void Core::KeepUnwritten(const std::shared_ptr<Content>& content, const std::shared_ptr<Flight>& flight,

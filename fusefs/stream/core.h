@@ -53,8 +53,9 @@ class Core : public std::enable_shared_from_this<Core> {
   void After(std::chrono::nanoseconds delay, std::function<void()> task);
   // The read is answered with its content's error when its deadline comes.
   void AwaitDeadline(const std::shared_ptr<ReadOp>& op);
-  // How long to wait before try number `tries` + 1.
-  std::chrono::nanoseconds RetryPause(unsigned tries, StatusCode code);
+  // How long to wait before try number `tries` + 1 after `error`: as long as the registry wished (Status::retry_after), if that is longer than our own pause; but
+  // who waits until `until` has another try before that.
+  std::chrono::nanoseconds RetryPause(unsigned tries, const Status& error, TimePoint until = TimePoint::max());
   // Keeps the bytes of a flight that the cache did not take for a while; lets go of the oldest above a limit.
   void KeepUnwritten(const std::shared_ptr<Content>& content, const std::shared_ptr<Flight>& flight, uint64_t bytes);
   // A check of what the cache may have, on the pool; not more at a time than keep it busy, so that readers' chunks do not queue behind them.

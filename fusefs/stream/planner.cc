@@ -86,9 +86,9 @@ void Planner::Drop(const std::shared_ptr<const LayerSource>& layer) {
   Poke();
 }
 
-void Planner::Failed() {
+void Planner::Failed(const Status& why) {
   const unsigned tries = failures_.fetch_add(1, std::memory_order_relaxed) + 1;
-  const TimePoint until = std::chrono::steady_clock::now() + core_->RetryPause(tries, StatusCode::kUnavailable);
+  const TimePoint until = std::chrono::steady_clock::now() + core_->RetryPause(tries, UnavailableError("").WithRetryAfter(why.retry_after()));
   MutexLock lock(mu_);
   rest_until_ = std::max(rest_until_, until);
 }

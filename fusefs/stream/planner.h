@@ -44,7 +44,7 @@ class Planner : public std::enable_shared_from_this<Planner> {
   // Nothing of this layer is planned any more, unless it is wanted again.
   void Drop(const std::shared_ptr<const LayerSource>& layer);
   // A planned range failed, or one came.
-  void Failed();
+  void Failed(const Status& why);
   void Succeeded() { failures_.store(0, std::memory_order_relaxed); }
   // There may be room.
   void Poke();

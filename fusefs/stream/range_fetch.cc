@@ -180,8 +180,13 @@ void RangeFetch::Decoded(ArrivedChunk& arrived, const Status& status) {
   content_->FetchFailed({slot.flight}, status, /*progress=*/false);
 }
 
+// The turn ends last: a plan that sees room must know of the failure already.
 void RangeFetch::OnDone(Status status) {
+  Ended(std::move(status));
   EndTurn();
+}
+
+void RangeFetch::Ended(Status status) {
   Gate::Pass pass(core_->gate);
   if (!pass) return;
   if (status.ok()) core_->RangeCame();

@@ -88,6 +88,7 @@ class RangeFetch : public Job, public registry::RangeSink, public std::enable_sh
   // On the pool: chunks of any ranges.
   static void DecodeSome(Core& core);
   void Decoded(ArrivedChunk& arrived, const Status& status);
+  void Ended(Status status);
   void EndTurn();
 
   const std::shared_ptr<Core> core_;

@@ -34,6 +34,15 @@ TEST(StatusTest, AnnotateAddsContextInFront) {
   EXPECT_TRUE(OkStatus().Annotate("x").ok());
 }
 
+TEST(StatusTest, TheWishForAPauseGoesUpWithTheError) {
+  Status status = UnavailableError("HTTP 503").WithRetryAfter(std::chrono::seconds(7));
+  status = status.Annotate("registry r").Annotate("layer l");
+  status = std::move(status).WithMessage(status.message() + " (gave up)");
+  EXPECT_EQ(status.ToString(), "UNAVAILABLE: layer l: registry r: HTTP 503 (gave up)");
+  EXPECT_EQ(status.retry_after(), std::chrono::seconds(7));
+  EXPECT_EQ(UnavailableError("").retry_after().count(), 0);
+}
+
 Result<int> Half(int n) {
   if (n % 2 != 0) return InvalidArgumentError("odd");
   return n / 2;

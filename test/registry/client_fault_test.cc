@@ -95,6 +95,26 @@ TEST_F(ClientFaultTest, RetryAfterIsHonoured) {
   EXPECT_GE(Clock::now() - start, milliseconds(1000));
 }
 
+// Goal: a single attempt tells its caller how long the registry wants to be left alone, whoever of it said so; only errors have such a wish.
+TEST_F(ClientFaultTest, AttemptsTellTheRetryAfter) {
+  for (const int code : {429, 503}) {
+    registry_.AddFault({.kind = Kind::kStatus, .status = code, .headers = {"Retry-After: 7"}});
+    EXPECT_EQ(FetchStatus(0, 10).retry_after(), std::chrono::seconds(7)) << code;
+  }
+  registry_.AddFault({.kind = Kind::kStatus, .status = 429, .headers = {"Retry-After: 86400"}});
+  EXPECT_EQ(FetchStatus(0, 10).retry_after(), std::chrono::minutes(1));  // cut
+  registry_.AddFault({.kind = Kind::kStatus, .status = 429});
+  EXPECT_EQ(FetchStatus(0, 10).retry_after().count(), 0);
+  registry_.AddFault({.kind = Kind::kStatus, .status = 206, .headers = {"Retry-After: 7", "Content-Range: bytes 1-10/20"}, .body = "0123456789"});
+  const Status wrong_range = FetchStatus(0, 10);
+  EXPECT_FALSE(wrong_range.ok());
+  EXPECT_EQ(wrong_range.retry_after().count(), 0);
+  registry_.RequireToken("", "");
+  registry_.AddFault({.kind = Kind::kStatus, .path_contains = "/token", .status = 429, .headers = {"Retry-After: 3"}});
+  EXPECT_EQ(FetchStatus(0, 10).retry_after(), std::chrono::seconds(3));
+  EXPECT_OK(FetchStatus(0, 10));
+}
+
 TEST_F(ClientFaultTest, BrokenConnections) {
   for (Kind kind : {Kind::kClose, Kind::kReset, Kind::kTruncate}) {
     registry_.AddFault({.kind = kind, .after_bytes = 1000});

@@ -140,6 +140,22 @@ TEST_F(LearnLayerTest, FaultsOnTheWay) {
   ExpectCached(learned->table, files_);
 }
 
+// Goal: what is read whole leaves a registry alone for as long as it wishes, but not until it would be given up.
+TEST_F(LearnLayerTest, RetryAfterIsHonoured) {
+  for (const milliseconds wish : {milliseconds(600), milliseconds(3'600'000)}) {
+    const uint64_t before = source_.requests();
+    source_.SetScript([&](const std::shared_ptr<FakeRequest>& request, uint64_t number) {
+      if (number == before) return request->Finish(ResourceExhaustedError("429").WithRetryAfter(wish));
+      request->Serve();
+    });
+    const auto start = std::chrono::steady_clock::now();
+    ASSERT_OK(LearnLayer(Request(tar_, tar_), source_, *cache_));
+    const auto took = std::chrono::steady_clock::now() - start;
+    EXPECT_GE(took, std::min(wish, milliseconds(1500)));  // half of the deadline
+    EXPECT_EQ(source_.requests() - before, (tar_.size() + BlobReader::kRangeBytes - 1) / BlobReader::kRangeBytes + 1);
+  }
+}
+
 TEST_F(LearnLayerTest, PermanentErrorsEndSoon) {
   source_.SetScript([](const std::shared_ptr<FakeRequest>& request, uint64_t) { request->Finish(NotFoundError("no such blob")); });
   EXPECT_CODE(LearnLayer(Request(tar_, tar_), source_, *cache_), StatusCode::kNotFound);

@@ -175,6 +175,27 @@ TEST_F(PlannerTest, FailuresRestAndComeAgain) {
   ASSERT_TRUE(Eventually([&] { return content->sealed(); }));
 }
 
+// What is fetched ahead leaves a registry alone for as long as it wishes.
+TEST_F(PlannerTest, ThePlanKeepsToRetryAfter) {
+  Start();
+  MakeShards(1, 30);
+  auto content = Open(sources_[0], 0);
+  Pending read(*content, 0, 8);
+  auto demand = source_.Next();
+  ASSERT_TRUE(demand);
+  demand->Serve();
+  auto planned = source_.Next();
+  ASSERT_TRUE(planned);
+  auto beside = source_.Next();  // the window is two ranges
+  ASSERT_TRUE(beside);
+  const auto start = std::chrono::steady_clock::now();
+  planned->Finish(ResourceExhaustedError("429").WithRetryAfter(milliseconds(700)));
+  beside->Finish(ResourceExhaustedError("429"));
+  ASSERT_TRUE(source_.Next());
+  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(700));
+  source_.ServeEverything();
+}
+
 // A chunk that the registry has wrong is not fetched for ever by nobody; readers still get their error, the rest comes.
 TEST_F(PlannerTest, AWrongChunkIsGivenUp) {
   options_.read_deadline = milliseconds(200);

@@ -40,6 +40,22 @@ TEST_F(StreamFaultTest, FailuresAreRetriedWhateverTheyAre) {
   EXPECT_EQ(Metrics::Get(metrics_.wire_errors), 0);
 }
 
+// Goal: a registry that wants to be left alone for longer than a reader can wait is asked once more before the reader is given an error.
+TEST_F(StreamFaultTest, AWishBeyondTheDeadlineLeavesAnotherTry) {
+  options_.read_deadline = milliseconds(2000);
+  Start();
+  MakeFile();
+  source_.SetScript([&](const std::shared_ptr<FakeRequest>& request, uint64_t n) {
+    if (n == 0) return request->Finish(ResourceExhaustedError("429").WithRetryAfter(std::chrono::hours(1)));
+    request->Serve();
+  });
+  const auto start = std::chrono::steady_clock::now();
+  auto content = Open(layer_source_, entry_);
+  ExpectBytes(Pending(*content, 0, 40'000).Wait(), file(), 0, 40'000);
+  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(900));
+  EXPECT_EQ(source_.requests(), 2u);
+}
+
 TEST_F(StreamFaultTest, AfterABrokenBodyOnlyTheRestIsFetched) {
   Start();
   MakeFile();

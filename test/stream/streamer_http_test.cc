@@ -95,6 +95,25 @@ TEST_F(HttpStreamTest, EveryFaultOfARegistryIsLivedThrough) {
   EXPECT_EQ(Metrics::Get(metrics_.reads_waiting), 0);
 }
 
+// Goal: a registry that says when it wants to be asked again is not asked before, by readers or by the plan, though our own pauses are shorter.
+TEST_F(HttpStreamTest, RetryAfterIsHonouredByLazyReads) {
+  options_.small_file_bytes = 0;
+  StartHttp();
+  FakeLayer layer;
+  const uint32_t entry = layer.AddRandomFile("model.safetensors", 40, 40'000, 1);
+  const auto source = Push(layer);
+  registry_.AddFault({.kind = Fault::Kind::kStatus, .times = -1, .status = 503, .headers = {"Retry-After: 1"}});
+  const auto start = std::chrono::steady_clock::now();
+  auto content = Open(source, entry);
+  Pending first(*content, 0, 10), second(*content, 1'000'000, 10);
+  // Two readers once each second; the plan, too, after the first failures.
+  ASSERT_TRUE(Eventually([&] { return registry_.counts().requests >= 6; }));
+  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(1000));
+  registry_.ClearFaults();
+  ExpectBytes(first.Wait(), layer.file(entry), 0, 10);
+  ExpectBytes(second.Wait(), layer.file(entry), 1'000'000, 10);
+}
+
 TEST_F(HttpStreamTest, RedirectsAndTokens) {
   registry_.RequireToken("", "");
   registry_.RedirectBlobs(true);
