@@ -8,6 +8,8 @@
 namespace headrace::format {
 
 bool IsUtf8(std::string_view text);
+// Each byte that is not part of valid UTF-8 becomes U+FFFD: what a reader of AppendJsonString's text gets.
+std::string Utf8Of(std::string_view text);
 // Quoted and escaped; each byte that is not part of valid UTF-8 becomes U+FFFD.
 void AppendJsonString(std::string& out, std::string_view text);
 

@@ -5,11 +5,50 @@
 #include <utility>
 
 #include "fusefs/base/text.h"
+#include "fusefs/format/json_text.h"
 #include "fusefs/format/limits.h"
 #include "fusefs/format/name.h"
 #include "fusefs/format/toc.h"
+#include "fusefs/format/toc_builder.h"
 
 namespace headrace::format {
+namespace {
+
+// Of an entry and of a chunk in the table's JSON, names and links not counted: less than what any of them has.
+constexpr uint64_t kEntryBytesMin = 50;
+constexpr uint64_t kChunkBytesMin = 60;
+
+// What reading the table will refuse of the entry, said now.
+Status CheckReadable(const TarEntry& tar) {
+  for (const int64_t number : {tar.mode, tar.uid, tar.gid, tar.dev_major, tar.dev_minor}) {
+    if (number < 0) return InvalidArgumentError("a negative number");
+  }
+  TocEntry entry;
+  entry.type = TypeName(tar.type);
+  entry.name = tar.name;
+  entry.link_name = tar.link_target;
+  entry.mode = static_cast<uint64_t>(tar.mode);
+  entry.uid = static_cast<uint64_t>(tar.uid);
+  entry.gid = static_cast<uint64_t>(tar.gid);
+  entry.dev_major = static_cast<uint64_t>(tar.dev_major);
+  entry.dev_minor = static_cast<uint64_t>(tar.dev_minor);
+  entry.size = tar.size;
+  for (const auto& [name, value] : tar.xattrs) entry.xattrs.emplace_back(Utf8Of(name), value);
+  return CheckEntry(entry);
+}
+
+uint64_t TableBytesMin(const TarEntry& tar) {
+  uint64_t bytes = kEntryBytesMin + tar.name.size() + tar.link_target.size();
+  for (const auto& [name, value] : tar.xattrs) bytes += name.size() + value.size();
+  return bytes;
+}
+
+Status CheckTableSize(uint64_t bytes) {
+  if (bytes <= limits::kTocSizeMax) return OkStatus();
+  return ResourceExhaustedError("its table of contents would have " + HumanBytes(bytes) + " or more; the limit is " + HumanBytes(limits::kTocSizeMax));
+}
+
+}  // namespace
 
 Status TarIndexer::OnRaw(std::span<const uint8_t> bytes) {
   tar_lane_.Update(bytes);
@@ -24,6 +63,9 @@ Status TarIndexer::OnEntry(const TarEntry& entry) {
                                 ", which no container runtime unpacks");
   }
   if (entries_.size() >= limits::kEntriesMax) return ResourceExhaustedError("layer with more than " + std::to_string(limits::kEntriesMax) + " entries");
+  HR_RETURN_IF_ERROR(CheckReadable(entry).Annotate("entry " + std::to_string(entries_.size()) + " (" + Quoted(entry.name) + ")"));
+  table_bytes_ += TableBytesMin(entry);
+  HR_RETURN_IF_ERROR(CheckTableSize(table_bytes_));
   WrittenEntry written;
   HR_ASSIGN_OR_RETURN(written.clean_name, CleanName(entry.name));
   written.tar = entry;
@@ -31,6 +73,13 @@ Status TarIndexer::OnEntry(const TarEntry& entry) {
   stored_done_ = region_begin_ = 0;
   region_ = 0;
   return entry.IsRegular() && entry.size > 0 ? sink_.BeginFile(entry.size) : OkStatus();
+}
+
+Status TarIndexer::CountChunk() {
+  if (chunks_ >= limits::kChunksMax) return ResourceExhaustedError("layer with more than " + std::to_string(limits::kChunksMax) + " chunks");
+  ++chunks_;
+  table_bytes_ += entries_.back().chunks.empty() ? 0 : kChunkBytesMin + entries_.back().tar.name.size();
+  return CheckTableSize(table_bytes_);
 }
 
 void TarIndexer::StartChunk() {
@@ -51,25 +100,24 @@ void TarIndexer::StartChunk() {
   in_chunk_ = true;
 }
 
-void TarIndexer::EndChunk() {
+Status TarIndexer::EndChunk() {
   WrittenEntry& entry = entries_.back();
   const uint64_t covered = entry.chunks.empty() ? 0 : entry.chunks.back().file_offset + entry.chunks.back().size;
   if (chunk_.file_offset > covered) {  // a hole of a sparse file
+    HR_RETURN_IF_ERROR(CountChunk());
     entry.chunks.push_back({covered, chunk_.file_offset - covered, chunk_.blob_offset, 0, ChunkKind::kZeros, {}, 0, {}});
   }
   chunk_.digest = chunk_lane_.Finish();
+  HR_RETURN_IF_ERROR(CountChunk());
   entry.chunks.push_back(chunk_);
   entry.end_offset = chunk_.blob_offset + chunk_.blob_size;
   in_chunk_ = false;
-  ++chunks_;
+  return OkStatus();
 }
 
 Status TarIndexer::OnContent(std::span<const uint8_t> bytes) {
   while (!bytes.empty()) {
-    if (!in_chunk_) {
-      if (chunks_ >= limits::kChunksMax) return ResourceExhaustedError("layer with more than " + std::to_string(limits::kChunksMax) + " chunks");
-      StartChunk();
-    }
+    if (!in_chunk_) StartChunk();
     const std::span<const uint8_t> piece = bytes.first(std::min<uint64_t>(bytes.size(), chunk_.size - chunk_.blob_size));
     const std::array<Sha256Lane*, 2> lanes = {&tar_lane_, &chunk_lane_};
     UpdateLanes(lanes, piece);
@@ -78,7 +126,7 @@ Status TarIndexer::OnContent(std::span<const uint8_t> bytes) {
     tar_size_ += piece.size();
     stored_done_ += piece.size();
     bytes = bytes.subspan(piece.size());
-    if (chunk_.blob_size == chunk_.size) EndChunk();
+    if (chunk_.blob_size == chunk_.size) HR_RETURN_IF_ERROR(EndChunk());
   }
   return OkStatus();
 }
@@ -88,6 +136,7 @@ Status TarIndexer::OnEntryEnd() {
   if (!entry.tar.IsRegular() || entry.tar.size == 0) return OkStatus();
   const uint64_t covered = entry.chunks.empty() ? 0 : entry.chunks.back().file_offset + entry.chunks.back().size;
   if (covered < entry.tar.size) {  // the hole at the end of a sparse file, or a file that is all hole
+    HR_RETURN_IF_ERROR(CountChunk());
     entry.chunks.push_back({covered, entry.tar.size - covered, tar_size_, 0, ChunkKind::kZeros, {}, 0, {}});
     if (entry.end_offset == 0) entry.end_offset = tar_size_;
   }
@@ -102,9 +151,7 @@ Result<TarIndexer::Learned> TarIndexer::Finish() {
   learned.tar_size = tar_size_;
   HR_RETURN_IF_ERROR(DropOverwritten(entries_).status());
   learned.table = std::to_string(tar_size_) + "\n" + TocJson(entries_, Digest());
-  if (learned.table.size() > limits::kTocSizeMax) {
-    return ResourceExhaustedError("its table of contents would have " + HumanBytes(learned.table.size()) + "; the limit is " + HumanBytes(limits::kTocSizeMax));
-  }
+  HR_RETURN_IF_ERROR(CheckTableSize(learned.table.size()));
   return learned;
 }
 

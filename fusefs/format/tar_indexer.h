@@ -3,6 +3,8 @@
 // For layers that have no table: plain tar, gzip, zstd. Contents are cut into chunks of 4 MiB from the start of each file (sparse files at their regions too) and hashed here;
 // offsets are those of the tar. Of several entries of one name the last one is in the table, as after unpacking; an older hard link keeps the older content.
 //
+// An entry that the table could not say (attributes out of range, impossible names and links, too many of anything) is refused when its header comes, before the rest
+// of the layer is read.
 // One thread; CPU only, but for what the sink does. Memory: the entries, and one chunk's place.
 // Errors: InvalidArgument (not a tar, or one that no container runtime unpacks), ResourceExhausted (limits.h), and whatever the sink returns.
 #ifndef HEADRACE_FUSEFS_FORMAT_TAR_INDEXER_H_
@@ -55,8 +57,9 @@ class TarIndexer : private TarReader::Handler {
   Status OnEntry(const TarEntry& entry) override;
   Status OnContent(std::span<const uint8_t> bytes) override;
   Status OnEntryEnd() override;
+  Status CountChunk();
   void StartChunk();
-  void EndChunk();
+  Status EndChunk();
 
   ContentSink& sink_;
   TarReader reader_;
@@ -65,6 +68,7 @@ class TarIndexer : private TarReader::Handler {
   uint64_t tar_size_ = 0;
   std::vector<WrittenEntry> entries_;
   uint64_t chunks_ = 0;
+  uint64_t table_bytes_ = 0;  // that the table will have at least
   bool in_chunk_ = false;
   Chunk chunk_;              // the open one; blob_size counts what came
   uint64_t stored_done_ = 0;  // bytes of the file's content that came

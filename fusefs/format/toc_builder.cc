@@ -88,7 +88,17 @@ Status Fill(const TocEntry& in, Entry& out) {
   return CheckXattrs(out.xattrs);
 }
 
+Status CheckSize(const TocEntry& entry) {
+  return entry.size <= limits::kFileSizeMax ? OkStatus() : ResourceExhaustedError("size " + std::to_string(entry.size) + " is too large");
+}
+
 }  // namespace
+
+Status CheckEntry(const TocEntry& entry) {
+  Entry out;
+  HR_RETURN_IF_ERROR(Fill(entry, out));
+  return out.type == EntryType::kRegular ? CheckSize(entry) : OkStatus();
+}
 
 LayerIndexBuilder::LayerIndexBuilder(uint64_t data_end, uint64_t blob_size, TocDialect dialect)
     : data_end_(std::min({data_end, blob_size, limits::kBlobSizeMax})), dialect_(dialect) {
@@ -113,9 +123,7 @@ Status LayerIndexBuilder::AddEntry(const TocEntry& entry) {
   HR_RETURN_IF_ERROR(Fill(entry, out));
   out.first_chunk = static_cast<uint32_t>(index_.chunks.size());
   if (out.type == EntryType::kRegular) {
-    if (entry.size > limits::kFileSizeMax) {
-      return ResourceExhaustedError("size " + std::to_string(entry.size) + " is too large");
-    }
+    HR_RETURN_IF_ERROR(CheckSize(entry));
     out.size = entry.size;
     if (!entry.digest.empty() && out.size > 0) {
       HR_ASSIGN_OR_RETURN(out.file_digest, Digest::Parse(entry.digest));

@@ -43,6 +43,9 @@ struct TocEntry {
   const std::string& LinkName() const { return link_name_raw ? *link_name_raw : link_name; }
 };
 
+// What LayerIndexBuilder would refuse of this entry alone: its name, type, attributes, link, size; not its chunks.
+Status CheckEntry(const TocEntry& entry);
+
 class LayerIndexBuilder {
  public:
   LayerIndexBuilder(uint64_t data_end, uint64_t blob_size, TocDialect dialect = TocDialect::kZstdChunked);

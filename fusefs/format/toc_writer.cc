@@ -15,18 +15,6 @@ namespace {
 
 constexpr uint64_t kLinkMovesMax = 100'000'000;  // seconds
 
-std::string_view TypeName(char type) {
-  switch (type) {
-    case '1': return "hardlink";
-    case '2': return "symlink";
-    case '3': return "char";
-    case '4': return "block";
-    case '5': return "dir";
-    case '6': return "fifo";
-    default: return "reg";
-  }
-}
-
 class Object {  // writes "{...}", leaving out what is empty, as the format does
  public:
   explicit Object(std::string& out) : out_(out) { out_ += '{'; }
@@ -128,6 +116,18 @@ bool HasDuplicates(const std::vector<WrittenEntry>& entries) {
 bool TimeFits(const TarTime& time) { return time.seconds >= kRfc3339Min && time.seconds <= kRfc3339Max; }
 
 }  // namespace
+
+std::string_view TypeName(char type) {
+  switch (type) {
+    case '1': return "hardlink";
+    case '2': return "symlink";
+    case '3': return "char";
+    case '4': return "block";
+    case '5': return "dir";
+    case '6': return "fifo";
+    default: return "reg";
+  }
+}
 
 bool IsPortable(const TarEntry& entry) {
   const bool plain_type = entry.type >= '0' && entry.type <= '6';

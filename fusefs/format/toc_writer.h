@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "fusefs/base/status.h"
@@ -26,6 +27,9 @@ Result<bool> DropOverwritten(std::vector<WrittenEntry>& entries);
 
 // True if containers/storage makes the same of this entry as we do: its checks of a table of contents against a tar-split pass.
 bool IsPortable(const TarEntry& entry);
+
+// "reg", "dir", ...: how a table calls the type of a tar entry.
+std::string_view TypeName(char type);
 
 std::string TocJson(const std::vector<WrittenEntry>& entries, const Digest& tar_split_digest);
 

@@ -5,6 +5,7 @@
 
 #include "fusefs/format/bytes.h"
 #include "fusefs/format/layer_writer.h"
+#include "fusefs/format/limits.h"
 #include "fusefs/format/tar_writer.h"
 #include "fusefs/format/toc.h"
 #include "test/format/layer_fixture.h"
@@ -133,6 +134,73 @@ TEST(TarIndexerTest, LargeFiles) {
   EXPECT_EQ(index->chunks[entry.first_chunk + 1].file_offset, 4u << 20);
   EXPECT_EQ(index->chunks[entry.first_chunk + 2].size, (1u << 20) + 123);
   EXPECT_EQ(FromTar(*index, entry, *tar), big);
+}
+
+// How many bytes of the tar were taken before it was refused; 0 if it was not.
+size_t RefusedAfter(const std::string& tar, Status* why) {
+  Collect sink;
+  TarIndexer indexer(sink);
+  for (size_t at = 0; at < tar.size(); at += 512) {
+    *why = indexer.Write(AsBytes(tar).subspan(at, std::min<size_t>(512, tar.size() - at)));
+    if (!why->ok()) return at + 512;
+  }
+  return 0;
+}
+
+// Goal: what no table can say is refused when its header comes, by name, and not after the whole layer was read.
+TEST(TarIndexerTest, RefusesAtTheEntry) {
+  using headrace::test::Device, headrace::test::File, headrace::test::Hardlink, headrace::test::Symlink;
+  headrace::test::TempDir dir;
+  ASSERT_OK(Shell("cd " + dir.path() + " && echo x > bad"));
+  std::vector<std::string> tars;
+  for (const char* option : {"uid:=4294967295", "uid:=5000000000", "gid:=4294967296"}) {
+    auto tar = Shell("cd " + dir.path() + " && tar --format=posix --pax-option=" + option + " -cf - bad");
+    ASSERT_OK(tar);
+    tars.push_back(*tar + std::string(100'000, '\0'));
+  }
+  headrace::test::TreeLayer cases = {Device("bad", EntryType::kCharDevice, 5000, 1), Device("bad", EntryType::kBlockDevice, 1, 1u << 20), Symlink("bad", std::string(4096, 't')),
+                         Hardlink("bad", "bad"), Hardlink("bad", "."), Hardlink("bad", "../up")};
+  cases.push_back(File("bad", "x"));
+  cases.back().meta.xattrs = {{"user.a", std::string(70'000, 'v')}};
+  cases.push_back(File("bad", "x"));
+  cases.back().meta.xattrs = {{"user.\xf0", "1"}, {"user.\xf1", "2"}};  // one name in the table
+  for (const auto& bad : cases) {
+    auto tar = headrace::test::ToTar({bad, File("rest", std::string(100'000, 'r'))});
+    ASSERT_OK(tar);
+    tars.push_back(*tar);
+  }
+  for (const std::string& tar : tars) {
+    Status why;
+    const size_t after = RefusedAfter(tar, &why);
+    EXPECT_GT(after, 0u) << tar.substr(0, 200);
+    EXPECT_LE(after, 80'000u);  // xattrs stand in the headers
+    EXPECT_NE(why.message().find("entry 0 ('bad')"), std::string::npos) << why.ToString();
+  }
+  Status why;
+  EXPECT_EQ(RefusedAfter(*headrace::test::ToTar({File("good", "x"), Device("d", EntryType::kCharDevice, 4095, (1u << 20) - 1)}), &why), 0u) << why.ToString();
+}
+
+// Goal: a table that would be larger than any that can be read is refused when it is known to be, not at the end.
+TEST(TarIndexerTest, RefusesATableThatGrowsTooLarge) {
+  headrace::test::TreeLayer some;
+  for (int i = 0; i < 16; ++i) {
+    some.push_back(headrace::test::File("f" + std::to_string(i), "x"));
+    some.back().meta.xattrs = {{"user.a", std::string(60'000, 'v')}};
+  }
+  auto tar = headrace::test::ToTar(some);
+  ASSERT_OK(tar);
+  tar->resize(tar->size() - 1024);  // without its end, so that it can be repeated
+  Collect sink;
+  TarIndexer indexer(sink);
+  Status status;
+  uint64_t tables = 0;
+  while (status.ok() && tables <= limits::kTocSizeMax) {
+    status = indexer.Write(AsBytes(*tar));
+    tables += 16 * 60'000;
+  }
+  EXPECT_CODE(status, StatusCode::kResourceExhausted);
+  EXPECT_NE(status.message().find("table of contents"), std::string::npos) << status.ToString();
+  EXPECT_GT(tables, limits::kTocSizeMax / 2);
 }
 
 // Goal: a sparse file's holes are zeros chunks, also at its end; what is cut short or no tar is an error; an error of the sink comes back.
