@@ -33,6 +33,10 @@
   X(Fused, "stream", range_max, Size, "8MiB", "64KiB", "64MiB", "Compressed bytes that one GET asks for at most.")               \
   X(Fused, "stream", inflight_max, Size, "0", "0", "64GiB", "Memory for chunks on their way, compressed and decoded; 0 = a sixteenth of the memory, 256 MiB to 1 GiB.") \
   X(Fused, "stream", fill_rate, Size, "64MiB", "0", "1TiB", "Compressed bytes a second of the rest of an image, once a large file of it is read; 0 = none of it.") \
+  X(Fused, "cache", budget, Size, "0", "0", "", "Bytes of the disk that the cache may take, never exceeded; 0 = no budget. What does not fit is served all the same, and not kept.") \
+  X(Fused, "cache", low_mark, Count, "90", "10", "99", "Percent of the budget down to which contents are evicted; eviction begins half way between this and the budget.") \
+  X(Fused, "cache", free_min, Size, "1GiB", "0", "", "Bytes that stay free on the cache's file system, at most a twentieth of it; contents are evicted below 1.25 times this. 0 = none.") \
+  X(Fused, "cache", max_age, Duration, "0s", "0s", "87600h", "Contents that no mount shows are evicted after so long without use; 0s = never for their age.") \
   X(Fused, "layers", without_table, Text, "stream", "", "", "Layers that have no table of contents (plain tar, gzip, zstd): stream = read once, served when verified; leave = unpacked by containerd.")
 
 #define HEADRACE_SNAPSHOTTER_PARAMS(X)                                                                                          \

@@ -42,6 +42,12 @@ namespace headrace {
   X(cache_write_errors, "headrace_cache_write_errors_total", "counter", "cache writes that failed (served all the same)") \
   X(cache_read_errors, "headrace_cache_read_errors_total", "counter", "cache reads that failed (fetched again)")    \
   X(cache_sealed_files, "headrace_cache_sealed_files_total", "counter", "files completed and sealed")               \
+  X(cache_used_bytes, "headrace_cache_used_bytes", "gauge", "bytes that the local cache takes on its disk")         \
+  X(cache_budget_bytes, "headrace_cache_budget_bytes", "gauge", "bytes that it may take (cache.budget), 0 = no budget") \
+  X(cache_writes_refused, "headrace_cache_writes_refused_total", "counter", "cache writes left out because budget or disk are full (served all the same)") \
+  X(cache_evicted_contents, "headrace_cache_evicted_contents_total", "counter", "contents removed from the local cache") \
+  X(cache_evicted_bytes, "headrace_cache_evicted_bytes_total", "counter", "bytes of the disk that this freed")          \
+  X(cache_evicted_mounted_bytes, "headrace_cache_evicted_mounted_bytes_total", "counter", "of these, in contents that a mount shows") \
   X(fuse_reads, "headrace_fuse_reads_total", "counter", "FUSE READ requests answered")                              \
   X(fuse_read_bytes, "headrace_fuse_read_bytes_total", "counter", "bytes in answered FUSE READ requests")           \
   X(fuse_read_errors, "headrace_fuse_read_errors_total", "counter", "FUSE READ requests answered with an error")    \

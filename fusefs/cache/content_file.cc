@@ -17,7 +17,8 @@
 namespace headrace::cache {
 namespace {
 
-constexpr uint64_t kWriteBackBytes = uint64_t{32} << 20;
+// A chunk may begin and end within blocks that it does not share yet.
+constexpr uint64_t kBlockRoom = 2 * 4096;
 constexpr off_t kBeyondEverything = off_t{1} << 62;
 
 Status LockFile(int fd, int operation) {
@@ -51,7 +52,9 @@ ContentFile::ContentFile(std::shared_ptr<StoreShared> shared, const ContentSpec&
 
 ContentFile::~ContentFile() {
   // Time of last use, for eviction: that of the map file.
-  if (map_.valid()) ::futimens(map_.get(), nullptr);
+  if (!map_.valid()) return;
+  ::futimens(map_.get(), nullptr);
+  CountDisk();
 }
 
 uint64_t ContentFile::Mark(uint32_t chunk) const { return MarkOf(mark_seed_, chunk); }
@@ -67,9 +70,18 @@ Status ContentFile::Load(const std::optional<DataIdentity>& placed) {
     HR_RETURN_IF_ERROR(locked.Annotate(map_path_));
     if (!SameInode(map_.get(), map_path_)) continue;  // thrown away by somebody while we waited
     bool invalid = false;
+    struct stat st;
+    if (::fstat(map_.get(), &st) == 0) map_on_disk_ = DiskBytes(st);  // what is here was counted by who made it, or at the start
+    {
+      MutexLock lock(mu_);
+      data_on_disk_ = ::stat(data_path_.c_str(), &st) == 0 ? DiskBytes(st) : 0;
+    }
     HR_RETURN_IF_ERROR(LoadExisting(placed, &invalid));
     if (invalid && !exclusive) return FailedPreconditionError(map_path_ + " is not usable and in use");
-    if (invalid) HR_RETURN_IF_ERROR(Reinitialise());
+    if (invalid) {
+      HR_RETURN_IF_ERROR(Reinitialise());
+      CountDisk();
+    }
     if (exclusive) HR_RETURN_IF_ERROR(LockFile(map_.get(), LOCK_SH).Annotate(map_path_));
     ::futimens(map_.get(), nullptr);
     return {};
@@ -105,6 +117,7 @@ Status ContentFile::LoadExisting(const std::optional<DataIdentity>& placed, bool
   if (SealMatches(seal, spec_, IdentityOf(st))) {
     sealed_as_ = IdentityOf(st);
     read_only_ = std::move(*data);
+    HR_RETURN_IF_ERROR(HoldData());
     sealed_.store(true, std::memory_order_release);
     return {};
   }
@@ -234,6 +247,7 @@ Status ContentFile::EndChange() {
     --changing_;
     if (::fstat(data_.get(), &st) != 0) return Status::FromErrno(errno, "fstat " + data_path_);
     ours_ = IdentityOf(st);
+    shared_->space.Add(DiskBytes(st) - std::exchange(data_on_disk_, DiskBytes(st)));
   }
   if (static_cast<uint64_t>(st.st_size) == spec_.size) return OkStatus();
   Damage("the data file changed its size");
@@ -252,7 +266,10 @@ Status ContentFile::WriteChunk(uint32_t chunk, uint64_t offset, std::span<const 
   if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
   if (state(chunk) == ChunkState::kPresent) return {};
   if (!shared_->MayWrite()) return UnavailableError("the cache rests after a failed write");
+  const uint64_t room = bytes.size() + kBlockRoom;
+  if (!shared_->space.Reserve(room)) return ResourceExhaustedError("the cache is full");
   Status status = WriteData(offset, bytes);
+  shared_->space.Release(room);
   if (status.ok()) {
     status = SetPresent(chunk);
     Metrics::Add(shared_->metrics.cache_write_bytes, static_cast<int64_t>(bytes.size()));  // who sees it counted finds it present
@@ -262,6 +279,10 @@ Status ContentFile::WriteChunk(uint32_t chunk, uint64_t offset, std::span<const 
   if (shared_->WriteFailed()) log::Warn("cache write failed, serving without error=\"{}\"", status.ToString());
   return status;
 }
+
+bool ContentFile::HasRoom(uint64_t bytes) const { return shared_->MayWrite() && shared_->space.HasRoom(bytes + kBlockRoom); }
+
+bool ContentFile::HasSpare(uint64_t bytes) const { return shared_->MayWrite() && shared_->space.HasSpare(bytes + kBlockRoom); }
 
 Status ContentFile::WriteUnmarked(uint64_t offset, std::span<const uint8_t> bytes) {
   if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
@@ -332,98 +353,25 @@ void ContentFile::Drop(uint32_t chunk) {
   if (!status.ok()) Damage("a chunk cannot be dropped: " + status.ToString());
 }
 
-// The disk begins to write early and all along: a file that is complete is then sealed soon, and dirty pages do not pile up until the kernel
-// makes writers wait.
-void ContentFile::WriteBack(uint64_t written) {
-  if (not_written_back_.fetch_add(written, std::memory_order_relaxed) + written < kWriteBackBytes) return;
-  not_written_back_.store(0, std::memory_order_relaxed);
-  // On the store's thread: it may wait for the disk's queue. Its errors show at the seal's fdatasync.
-  shared_->sealer->Post([self = shared_from_this()] { ::sync_file_range(self->data_.get(), 0, 0, SYNC_FILE_RANGE_WRITE); });
-}
-
-void ContentFile::WhenSealEnds(std::function<void()> done) {
-  {
-    MutexLock lock(mu_);
-    if (sealing_) {
-      on_seal_end_.push_back(std::move(done));
-      return;
-    }
-  }
-  done();
-}
-
-void ContentFile::SealEnded() {
-  std::vector<std::function<void()>> waiting;
-  {
-    MutexLock lock(mu_);
-    sealing_ = false;
-    waiting.swap(on_seal_end_);
-  }
-  for (const auto& done : waiting) done();
-}
-
-void ContentFile::MaybeSeal() {
-  if (!complete() || sealed()) return;
-  {
-    MutexLock lock(mu_);
-    sealing_ = true;
-  }
-  shared_->sealer->Post([self = shared_from_this()] {
-    Status status = self->Seal();
-    self->SealEnded();
-    if (!status.ok()) {
-      Metrics::Add(self->shared_->metrics.cache_write_errors);
-      log::Warn("cache file not sealed content={} error=\"{}\"", self->spec_.id.Hex(), status.ToString());
-    }
-  });
-}
-
 // The same inode, so that nobody who swaps names can have another file passed through.
 Status ContentFile::OpenReadOnly() {
   if (read_only_.valid()) return {};
   HR_ASSIGN_OR_RETURN(read_only_, OpenFile(FdPath(data_.get()), O_RDONLY));
-  return {};
+  return HoldData();
 }
 
-// Runs on the store's sealing thread only.
-Status ContentFile::Seal() {
-  if (!complete() || sealed()) return {};
-  HR_RETURN_IF_ERROR(StillOurs());
-  HR_RETURN_IF_ERROR(OpenReadOnly());
-  // With its times, which the seal names.
-  if (::fsync(data_.get()) != 0) {
-    // The kernel may have dropped pages that it could not write: nothing of this file is believed any more.
-    Status status = Status::FromErrno(errno, "fsync " + data_path_);
-    Damage(status.ToString());
-    return status;
-  }
-  struct stat st;
-  if (::fstat(data_.get(), &st) != 0) return Status::FromErrno(errno, "fstat " + data_path_);
-  const DataIdentity identity = IdentityOf(st);
-  HR_RETURN_IF_ERROR(PwriteFull(map_.get(), EncodeSeal(spec_, identity), kMapSealOffset).Annotate(map_path_));
-  Status synced;
-  if (::fdatasync(map_.get()) != 0) synced = Status::FromErrno(errno, "fdatasync " + map_path_);
-  if (synced.ok()) synced = shared_->SyncNames(spec_.id, map_path_);
-  bool now_sealed = false;
-  {
-    MutexLock lock(mu_);
-    // The state that the seal names must be one that we made: somebody else's writes are not to be sealed in.
-    if (identity != ours_ && changing_ == 0) Doubt();
-    if (synced.ok() && identity == ours_ && missing_.load(std::memory_order_acquire) == 0 && usable()) {
-      sealed_as_ = identity;
-      sealed_.store(true, std::memory_order_release);
-      now_sealed = true;
-    }
-  }
-  if (now_sealed) {
-    Metrics::Add(shared_->metrics.cache_sealed_files);
-    return {};
-  }
-  // A chunk was dropped meanwhile, or the seal may not be on the disk: take it back.
-  const MapSeal none{};
-  Status undone = PwriteFull(map_.get(), none, kMapSealOffset);
-  if (!undone.ok()) Damage("a seal cannot be taken back: " + undone.ToString());
-  return synced;
+// Whoever removes a content takes this lock exclusively first: the kernel keeps it while it reads the file by itself (passthrough), also when this process is gone.
+Status ContentFile::HoldData() { return LockFile(read_only_.get(), LOCK_SH | LOCK_NB).Annotate(data_path_); }
+
+void ContentFile::CountDisk() {
+  struct stat data{}, map{};
+  const int fd = data_.valid() ? data_.get() : read_only_.get();
+  if (fd < 0 || ::fstat(map_.get(), &map) != 0 || ::fstat(fd, &data) != 0) return;
+  // Unlinked files are no longer the cache's: their bytes go when the last who has them open lets go.
+  const int64_t data_now = data.st_nlink > 0 ? DiskBytes(data) : 0;
+  const int64_t map_now = map.st_nlink > 0 ? DiskBytes(map) : 0;
+  MutexLock lock(mu_);
+  shared_->space.Add(data_now - std::exchange(data_on_disk_, data_now) + map_now - std::exchange(map_on_disk_, map_now));
 }
 
 bool ContentFile::Untouched() {

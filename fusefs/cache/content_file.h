@@ -84,8 +84,12 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   // not take what was given to it. Then the chunks may be kUnverified or kAbsent now, and `out` is worth nothing.
   Status ReadPresent(uint64_t epoch, uint64_t offset, std::span<uint8_t> out);
   // Writes the bytes of a verified chunk, then its presence; the last one starts sealing in the background. An error is counted and
-  // pauses writing of the whole store for a moment (Unavailable meanwhile, not counted).
+  // pauses writing of the whole store for a moment (Unavailable meanwhile, not counted). ResourceExhausted: no room within the limits; nothing was written, the evictor makes some.
   Status WriteChunk(uint32_t chunk, uint64_t offset, std::span<const uint8_t> bytes);
+  // The disk would take so many bytes now, as far as one can know: nothing need be fetched that only the cache wants if it would not.
+  bool HasRoom(uint64_t bytes) const;
+  // The same without anything being evicted for it.
+  bool HasSpare(uint64_t bytes) const;
   // The unverified chunk was read and its digest matched.
   Status Confirm(uint32_t chunk);
   // The chunk is zeros and needs no bytes: makes a hole of it and marks it present.
@@ -117,6 +121,9 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   void SealEnded();
   void WriteBack(uint64_t written);
   Status OpenReadOnly();
+  Status HoldData();
+  // What the pair of files takes on the disk, told to the space.
+  void CountDisk();
   void Damage(const std::string& why);
   void UnlinkIfOurs();
   uint64_t Mark(uint32_t chunk) const;
@@ -129,12 +136,14 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   DataIdentity sealed_as_;  // set before sealed_ becomes true
   UniqueFd data_;       // read and write; invalid if it was sealed when it was opened
   UniqueFd map_;        // holds a shared flock(2) as long as this object lives
-  UniqueFd read_only_;  // set before sealed_ becomes true
+  UniqueFd read_only_;  // set before sealed_ becomes true; holds a shared flock(2) as long as anybody has this description of the file, the kernel's passthrough included
   std::unique_ptr<std::atomic<ChunkState>[]> states_;  // null if it was sealed when it was opened: all present
   Mutex mu_;                                           // transitions of missing_, sealed_, damaged_; never held across I/O (fstat of an open local file is none)
   bool sealing_ HR_GUARDED_BY(mu_) = false;
   unsigned changing_ HR_GUARDED_BY(mu_) = 0;  // changes of ours under way; while there are any, the times say nothing
   DataIdentity ours_ HR_GUARDED_BY(mu_);      // the data file after the last change of ours
+  int64_t data_on_disk_ HR_GUARDED_BY(mu_) = 0;  // bytes of the disk that the data file took then; the space knows of them
+  int64_t map_on_disk_ = 0;                   // the same of the map; told when the file is opened and at the end
   std::vector<std::function<void()>> on_seal_end_ HR_GUARDED_BY(mu_);
   std::atomic<uint64_t> not_written_back_{0};          // bytes given to the page cache since writing to the disk was last begun
   std::atomic<uint32_t> missing_{0};                   // chunks that are not kPresent

@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <utility>
 
 #include "fusefs/base/file.h"
@@ -21,6 +22,8 @@ namespace {
 
 constexpr uint64_t kWriteBackBytes = uint64_t{32} << 20;
 constexpr size_t kCopyBytes = 4 << 20;
+// Who places contents is no reader: it may wait for the evictor.
+constexpr std::chrono::seconds kRoomWait{2};
 
 // Header and the marks of every chunk.
 std::vector<uint8_t> WholeMap(const ContentSpec& spec) {
@@ -35,10 +38,21 @@ std::vector<uint8_t> WholeMap(const ContentSpec& spec) {
 }  // namespace
 
 StagedFile::~StagedFile() {
-  if (!path_.empty()) ::unlink(path_.c_str());
+  if (path_.empty()) return;
+  ::unlink(path_.c_str());
+  shared_->space.Add(-static_cast<int64_t>(counted_));
 }
 
 Status StagedFile::Write(uint64_t offset, std::span<const uint8_t> bytes) {
+  if (given_up_) return OkStatus();
+  if (!shared_->space.ReserveUntil(bytes.size(), std::chrono::steady_clock::now() + kRoomWait)) {
+    given_up_ = true;
+    shared_->space.Add(-static_cast<int64_t>(std::exchange(counted_, 0)));
+    return ::ftruncate(fd_.get(), 0) == 0 ? OkStatus() : Status::FromErrno(errno, "truncate " + path_);
+  }
+  shared_->space.Add(static_cast<int64_t>(bytes.size()));
+  counted_ += bytes.size();
+  shared_->space.Release(bytes.size());
   HR_RETURN_IF_ERROR(PwriteFull(fd_.get(), bytes, offset).Annotate(path_));
   not_written_back_ += bytes.size();
   if (not_written_back_ >= kWriteBackBytes) {  // as ContentFile: the disk begins early; its errors show when the content is sealed
@@ -51,7 +65,7 @@ Status StagedFile::Write(uint64_t offset, std::span<const uint8_t> bytes) {
 Result<std::unique_ptr<StagedFile>> ContentStore::Stage() {
   const std::string path = options_.root + "/staged/" + std::to_string(::getpid()) + "." + std::to_string(staged_count_.fetch_add(1));
   HR_ASSIGN_OR_RETURN(UniqueFd fd, OpenFile(path, O_RDWR | O_CREAT | O_EXCL));
-  return std::unique_ptr<StagedFile>(new StagedFile(path, std::move(fd)));  // NOLINT: private constructor
+  return std::unique_ptr<StagedFile>(new StagedFile(shared_, path, std::move(fd)));  // NOLINT: private constructor
 }
 
 // The caller vouches for the marks; they are believed by who opens the content next in this process (Live::placed), and the seal is set then, after a sync.
@@ -74,7 +88,10 @@ Result<bool> ContentStore::Place(const ContentSpec& spec, const std::function<St
   // A map that is cut short is begun anew by who opens it.
   HR_RETURN_IF_ERROR(PwriteFull(map->get(), bytes, 0).Annotate(stem + ".map"));
   Metrics::Add(shared_->metrics.cache_write_bytes, static_cast<int64_t>(spec.size));
-  if (::stat((stem + ".data").c_str(), &st) == 0) live_->Placed(spec.id, IdentityOf(st));
+  struct stat data;
+  if (::stat((stem + ".data").c_str(), &data) != 0 || ::fstat(map->get(), &st) != 0) return true;
+  shared_->space.Add(DiskBytes(data) + DiskBytes(st));
+  live_->Placed(spec.id, IdentityOf(data));
   return true;
 }
 
@@ -94,10 +111,12 @@ Status ContentStore::WriteInto(const ContentSpec& spec, const std::function<Stat
 
 Status ContentStore::Put(const ContentSpec& spec, std::span<const uint8_t> bytes) {
   HEADRACE_CHECK(bytes.size() == spec.size);
+  if (!shared_->space.ReserveUntil(spec.size, std::chrono::steady_clock::now() + kRoomWait)) return OkStatus();
   auto placed = Place(spec, [&](const std::string& path) -> Status {
     HR_ASSIGN_OR_RETURN(UniqueFd data, OpenFile(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW));
     return PwriteFull(data.get(), bytes, 0).Annotate(path);
   });
+  shared_->space.Release(spec.size);
   if (!placed.ok()) return placed.status().Annotate("cache");
   if (*placed) return OkStatus();
   return WriteInto(spec, [&](uint64_t offset, std::span<uint8_t> out) {
@@ -107,10 +126,12 @@ Status ContentStore::Put(const ContentSpec& spec, std::span<const uint8_t> bytes
 }
 
 Status ContentStore::Adopt(const ContentSpec& spec, std::unique_ptr<StagedFile> staged) {
+  if (staged->given_up_) return OkStatus();
   if (::ftruncate(staged->fd_.get(), static_cast<off_t>(spec.size)) != 0) return Status::FromErrno(errno, "truncate " + staged->path_);
   auto placed = Place(spec, [&](const std::string& path) -> Status {
     if (::rename(staged->path_.c_str(), path.c_str()) != 0) return Status::FromErrno(errno, "rename " + staged->path_ + " to " + path);
     staged->path_.clear();
+    shared_->space.Add(-static_cast<int64_t>(staged->counted_));  // counted as a content from now on
     return OkStatus();
   });
   if (!placed.ok()) return placed.status().Annotate("cache");

@@ -14,12 +14,16 @@
 #include "fusefs/base/little_endian.h"
 #include "fusefs/base/log.h"
 #include "fusefs/base/text.h"
+#include "fusefs/cache/evictor.h"
 #include "fusefs/cache/map_format.h"
 #include "fusefs/cache/store_live.h"
 #include "fusefs/cache/store_shared.h"
 
 namespace headrace::cache {
 namespace {
+
+constexpr uint64_t kAlwaysBegun = uint64_t{1} << 20;
+constexpr uint64_t kBeginBytes = 8192;
 
 // Names begin with the id of the process that writes the file; another process may use the directory now.
 void SweepStaged(const std::string& directory) {
@@ -38,14 +42,17 @@ ContentStore::ContentStore(std::shared_ptr<StoreShared> shared, const StoreOptio
     : shared_(std::move(shared)),
       options_(options),
       live_(std::make_unique<Live>()),
-      sealer_(std::make_unique<ThreadPool>("cache-seal", 1)) {
+      pins_(options.root + "/pins"),
+      sealer_(std::make_unique<ThreadPool>("cache-seal", 1)),
+      evictor_(std::make_unique<Evictor>(*this, options.max_age)) {
   shared_->sealer = sealer_.get();
+  may_evict_.store(!options.await_mounted, std::memory_order_release);
 }
 
-ContentStore::~ContentStore() = default;
+ContentStore::~ContentStore() { evictor_->Stop(); }
 
 Result<std::unique_ptr<ContentStore>> ContentStore::Create(const StoreOptions& options, Metrics& metrics) {
-  auto shared = std::make_shared<StoreShared>(metrics);
+  auto shared = std::make_shared<StoreShared>(options.root, options.limits, metrics);
   shared->write_pause = options.write_pause;
   HR_RETURN_IF_ERROR(MakeDirs(options.root).Annotate("cache directory"));
   if (::access(options.root.c_str(), R_OK | W_OK | X_OK) != 0) {
@@ -54,7 +61,10 @@ Result<std::unique_ptr<ContentStore>> ContentStore::Create(const StoreOptions& o
   // What a process that was killed had staged.
   HR_RETURN_IF_ERROR(MakeDirs(options.root + "/staged").Annotate("cache directory"));
   SweepStaged(options.root + "/staged");
-  return std::unique_ptr<ContentStore>(new ContentStore(std::move(shared), options));  // NOLINT: private constructor
+  std::unique_ptr<ContentStore> store(new ContentStore(std::move(shared), options));  // NOLINT: private constructor
+  HR_RETURN_IF_ERROR(store->pins_.Load().Annotate("cache pins"));
+  store->evictor_->Start();
+  return store;
 }
 
 std::string ContentStore::PathStem(const Digest& id) const {
@@ -79,6 +89,8 @@ Result<std::shared_ptr<ContentFile>> ContentStore::Open(const ContentSpec& spec)
 
 Result<std::shared_ptr<ContentFile>> ContentStore::OpenLocked(const ContentSpec& spec) {
   const std::string stem = PathStem(spec.id);
+  // Its map alone takes a block: a million small files that are opened while the cache is full would be too much.
+  if (spec.size < kAlwaysBegun && !shared_->space.HasRoom(kBeginBytes) && ::access((stem + ".map").c_str(), F_OK) != 0) return ResourceExhaustedError("full");
   const auto make = [&] {
     return std::shared_ptr<ContentFile>(new ContentFile(shared_, spec, stem + ".data", stem + ".map"));  // NOLINT
   };

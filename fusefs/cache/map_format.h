@@ -32,6 +32,8 @@ MapHeader EncodeHeader(const ContentSpec& spec);
 bool HeaderMatches(std::span<const uint8_t, kMapHeaderSize> bytes, const ContentSpec& spec);
 
 DataIdentity IdentityOf(const struct stat& st);
+// What the file takes on the disk.
+inline int64_t DiskBytes(const struct stat& st) { return static_cast<int64_t>(st.st_blocks) * 512; }
 
 MapSeal EncodeSeal(const ContentSpec& spec, const DataIdentity& data);
 // A seal of this content, whose data file is still what it was when it was sealed.

@@ -13,11 +13,12 @@
 #include "fusefs/base/file.h"
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/status.h"
+#include "fusefs/cache/space.h"
 
 namespace headrace::cache {
 
 struct StoreShared {
-  explicit StoreShared(Metrics& m) : metrics(m) {}
+  StoreShared(const std::string& root, const SpaceLimits& limits, Metrics& m) : metrics(m), space(root, limits, m) {}
 
   // False while writing rests after a failure.
   bool MayWrite() const {
@@ -48,6 +49,7 @@ struct StoreShared {
   }
 
   Metrics& metrics;
+  Space space;
   std::chrono::milliseconds write_pause{0};
   ThreadPool* sealer = nullptr;
   std::bitset<65536> names_synced;  // by the first two bytes of the ids

@@ -61,6 +61,10 @@ std::string KeeperSocket(const config::FusedConfig& config) {
   return config.keeper_socket.empty() ? keeper::DefaultSocket(config.control_socket) : config.keeper_socket;
 }
 
+cache::SpaceLimits CacheLimits(const config::FusedConfig& config) {
+  return {.budget = config.budget, .low_percent = static_cast<unsigned>(config.low_mark), .free_min = config.free_min};
+}
+
 class StreamLearner : public LayerLearner {
  public:
   StreamLearner(registry::RangeSource& source, cache::ContentStore& cache, const stream::BlobReaderOptions& reader)
@@ -84,6 +88,7 @@ class DaemonImpl : public Daemon {
       : config_(options.config), unmount_on_exit_(options.unmount_on_exit), toc_deadline_(options.toc_deadline), stored_(options.stored) {}
   ~DaemonImpl() override {
     control_.reset();  // nobody changes anything any more
+    if (cache_) cache_->StopEviction();
     if (fuse_) EndSession();
   }
   const Metrics& metrics() const override { return metrics_; }
@@ -138,6 +143,9 @@ Status DaemonImpl::BuildDataPath() {
 
   cache::StoreOptions store;
   store.root = config_.root + "/cache";
+  store.limits = CacheLimits(config_);
+  store.max_age = std::chrono::duration_cast<std::chrono::seconds>(config_.max_age);
+  store.await_mounted = true;
   HR_ASSIGN_OR_RETURN(cache_, cache::ContentStore::Create(store, metrics_));
 
   stream::BlobReaderOptions whole;
@@ -183,6 +191,7 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
   HR_ASSIGN_OR_RETURN(manager.learn, LearnLayers(config_.without_table));
   manager_ = std::make_unique<LayerManager>(std::move(manager), *reader_, *learner_, *vfs_, *streamer_, metrics_);
   HR_RETURN_IF_ERROR(manager_->Restore());
+  cache_->SetMounted([this] { return manager_->MountedContents(); });
 
   std::vector<StoredDescriptor> stored;
   if (stored_ != nullptr) stored.swap(*stored_);

@@ -90,6 +90,10 @@ class LayerManager {
   Status Unmount(const std::string& id);
   std::vector<LayerState> Layers() const;
 
+  // layer_cache.cc
+  // The contents that mounts show, some of them several times. For the cache's eviction; may be slow once for each layer.
+  std::vector<Digest> MountedContents() const;
+
  private:
   using TimePoint = std::chrono::steady_clock::time_point;
   struct Layer {
@@ -103,6 +107,7 @@ class LayerManager {
     Status failure;
     uint64_t pins = 0;    // Mounts under way
     uint64_t mounts = 0;  // that show it
+    std::shared_ptr<const std::vector<Digest>> contents;  // null until somebody asked
     TimePoint keep_until;  // without pins and mounts it stays until then: attached ahead, or somebody will ask again
     LearnProgress progress;
   };
@@ -145,6 +150,9 @@ class LayerManager {
   Status Keep(const std::shared_ptr<Layer>& layer, Table table);
   void Finish(const std::shared_ptr<Layer>& layer, const Status& failure);
   bool Abandoned(const Layer& layer);
+
+  // layer_cache.cc
+  std::shared_ptr<const std::vector<Digest>> ContentsOf(Layer& layer) const;
 
   // layer_restore.cc
   Result<std::shared_ptr<Layer>> RestoreLayer(const std::string& key);

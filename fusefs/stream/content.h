@@ -67,6 +67,7 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
   struct Planned {
     std::shared_ptr<RangeFetch> range;  // to be started now, or null
     bool more = false;                  // null range: something is left, but not within `room` (or a part is being verified first)
+    bool full = false;                  // the cache takes nothing now
   };
   // The next absent chunks, as its tracker says, as one range of about `bytes` (a chunk at least) that costs at most `room`.
   Planned PlanRange(uint64_t room, uint64_t bytes, RangeKind kind);

@@ -53,4 +53,13 @@ Result<cache::ContentSpec> ContentId(const format::LayerIndex& index, const form
                             .chunk_count = entry.chunk_count};
 }
 
+std::vector<Digest> ContentIds(const format::LayerIndex& index) {
+  std::vector<Digest> ids;
+  for (const format::Entry& entry : index.entries) {
+    if (entry.type != format::EntryType::kRegular || entry.size == 0) continue;
+    if (auto spec = ContentId(index, entry); spec.ok()) ids.push_back(spec->id);
+  }
+  return ids;
+}
+
 }  // namespace headrace::stream

@@ -88,6 +88,8 @@ std::shared_ptr<Flight> Content::TakeUnverified(uint32_t index) {
 
 Content::Planned Content::PlanRange(uint64_t room, uint64_t bytes, RangeKind kind) {
   if (!Plannable()) return {};
+  // Nothing is evicted for what nobody asked for.
+  if (!(kind == RangeKind::kFill ? file_->HasSpare(bytes) : file_->HasRoom(bytes))) return {.range = nullptr, .more = true, .full = true};
   for (;;) {
     const uint64_t position = tracker_.NextPosition();
     if (position >= spec_.size) return {};

@@ -11,6 +11,8 @@ namespace {
 // Without a poke nothing changes but the clock; an idle planner looks up once a minute.
 constexpr std::chrono::seconds kIdle{60};
 constexpr std::chrono::milliseconds kFillTick{100};
+// What the cache would not keep is not fetched ahead; after so long it is asked again whether it has room.
+constexpr std::chrono::milliseconds kFullTick{100};
 // Unused buffers that an idle daemon keeps, and how long after the last range the others go.
 constexpr size_t kIdleBufferBytes = size_t{16} << 20;
 constexpr std::chrono::seconds kTrimAfter{2};
@@ -106,6 +108,7 @@ void Planner::Run() {
     poked_.store(false, std::memory_order_release);
     TakeInbox();
     Tune(std::chrono::steady_clock::now());
+    cache_full_ = false;
     PlanAll();
   }
 }
@@ -114,6 +117,7 @@ TimePoint Planner::NextWake(TimePoint now) {
   TimePoint wake = now + (core_->buffers->idle_bytes() > kIdleBufferBytes ? kTrimAfter : kIdle);
   if (core_->scheduler->active() > 0) wake = std::min(wake, now + WindowTuner::kTick);
   if (fill_) wake = std::min(wake, now + kFillTick);
+  if (cache_full_) wake = std::min(wake, now + kFullTick);
   MutexLock lock(mu_);
   if (rest_until_ > now) wake = std::min(wake, rest_until_);
   return wake;
@@ -212,6 +216,7 @@ Planner::Step Planner::PlanTouched(uint64_t room, TimePoint now) {
 Planner::Step Planner::PlanFile(const Known& file, uint64_t room, RangeKind kind) {
   if (kind == RangeKind::kFill && fill_tokens_ < 0) return Step::kBlocked;
   Content::Planned planned = file.content->PlanRange(room, tuner_.RangeBytes(core_->options.range_bytes_max), kind);
+  cache_full_ = cache_full_ || planned.full;
   if (!planned.range) return planned.more ? Step::kBlocked : Step::kNothing;
   if (kind == RangeKind::kFill) fill_tokens_ -= static_cast<double>(planned.range->bytes());
   core_->scheduler->StartPlanned(planned.range);

@@ -102,6 +102,7 @@ class Planner : public std::enable_shared_from_this<Planner> {
   std::optional<FilePlace> fill_from_;  // the file that was touched last
   WindowTuner tuner_;
   bool window_was_limit_ = false;
+  bool cache_full_ = false;
   double fill_tokens_ = 0;         // bytes that the fill may ask for now
   TimePoint fill_time_{};          // when they were counted
   std::thread thread_;

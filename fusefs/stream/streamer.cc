@@ -108,6 +108,7 @@ std::shared_ptr<Content> StreamerImpl::Insert(const Digest& id, std::shared_ptr<
 std::shared_ptr<cache::ContentFile> StreamerImpl::OpenCacheFile(const cache::ContentSpec& spec) {
   Result<std::shared_ptr<cache::ContentFile>> file = store_.Open(spec);
   if (file.ok()) return *file;
+  if (file.status().code() == StatusCode::kResourceExhausted) return nullptr;  // full: said and counted by the cache
   Metrics::Add(core_->metrics.cache_write_errors);
   uint64_t suppressed = 0;
   if (no_cache_log_.Allow(&suppressed)) {

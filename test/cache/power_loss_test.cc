@@ -85,10 +85,18 @@ bool WaitForSeal(const ContentFile& file) {
   return file.sealed();
 }
 
+constexpr const char* kPinned = "pinned";
+
+// What must be there after any loss.
+struct Lasting {
+  std::set<unsigned> sealed;
+  bool pinned = false;
+};
+
 class PowerLossTest : public ::testing::Test {
  protected:
   PowerLossTest() : random_(seed_) {
-    for (unsigned i = 0; i < 8; ++i) truths_.push_back(MakeTruth(i));
+    for (unsigned i = 0; i < 10; ++i) truths_.push_back(MakeTruth(i));
   }
 
   std::unique_ptr<ContentStore> Store(const std::string& root) {
@@ -115,9 +123,10 @@ class PowerLossTest : public ::testing::Test {
   }
 
   void Workload(DiskRecorder& disk, const std::string& root);
+  void EvictAndBeginAnew(DiskRecorder& disk, ContentStore& store);
   void DamageAndBeginAnew(DiskRecorder& disk, ContentStore& store, const std::string& root, unsigned content, bool complete);
   // Opens what is left as after a reboot and looks at every byte that it would serve; then goes on with it.
-  void Reopen(const DiskState& left, const std::set<unsigned>& sealed, bool go_on, DiskModel* recorded);
+  void Reopen(const DiskState& left, const Lasting& lasting, bool go_on, DiskModel* recorded);
 
   const unsigned long seed_ = test::TestSeed();
   std::mt19937_64 random_;
@@ -147,8 +156,27 @@ void PowerLossTest::DamageAndBeginAnew(DiskRecorder& disk, ContentStore& store, 
   ASSERT_OK(Write(*file, truth, 0));
 }
 
+// Two contents are evicted; one of them comes back under the same names. What is pinned before that stays, and stays pinned.
+void PowerLossTest::EvictAndBeginAnew(DiskRecorder& disk, ContentStore& store) {
+  for (const unsigned content : {8u, 9u}) FillAndSeal(disk, store, content);
+  ASSERT_OK(store.Pin("kept", {truths_[0].spec.id}));
+  disk.Mark(kPinned);
+  FillAndSeal(disk, store, 0);
+  for (const unsigned content : {8u, 9u}) disk.Mark("evicted " + std::to_string(content));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  uint64_t evicted = 0;
+  while (evicted < 2 && std::chrono::steady_clock::now() < deadline) {  // the sealing thread may have one still open
+    auto pruned = store.Prune({});
+    ASSERT_OK(pruned);
+    evicted += pruned->contents;
+  }
+  ASSERT_EQ(evicted, 2u);
+  FillAndSeal(disk, store, 9);
+}
+
 void PowerLossTest::Workload(DiskRecorder& disk, const std::string& root) {
   auto store = Store(root);
+  EvictAndBeginAnew(disk, *store);
   FillAndSeal(disk, *store, 0);  // chunk by chunk
   {                              // in two processes; a chunk was bad in between
     auto file = Open(*store, 1);
@@ -192,17 +220,19 @@ void PowerLossTest::Workload(DiskRecorder& disk, const std::string& root) {
   for (const uint32_t chunk : {4u, kHole, 0u}) ASSERT_OK(Write(*file, truths_[7], chunk));
 }
 
-void PowerLossTest::Reopen(const DiskState& left, const std::set<unsigned>& sealed, bool go_on, DiskModel* recorded) {
+void PowerLossTest::Reopen(const DiskState& left, const Lasting& lasting, bool go_on, DiskModel* recorded) {
   const std::string root = dir_ / ("d" + std::to_string(roots_++));
   {
     DiskRecorder disk(root, left);
     auto store = Store(root);
+    const auto pins = store->Pinned();
+    EXPECT_TRUE(!lasting.pinned || (pins.size() == 1 && !pins[0].damaged && pins[0].contents == std::vector<Digest>{truths_[0].spec.id})) << "a pin was lost";
     for (unsigned content = 0; content < truths_.size(); ++content) {
       SCOPED_TRACE("content " + std::to_string(content));
       const Truth& truth = truths_[content];
       auto file = Open(*store, content);
       ASSERT_TRUE(file);
-      EXPECT_TRUE(file->sealed() || !sealed.contains(content)) << "a seal was lost";
+      EXPECT_TRUE(file->sealed() || !lasting.sealed.contains(content)) << "a seal was lost";
       sealed_seen_ += file->sealed();
       for (uint32_t chunk = 0; chunk < truth.spec.chunk_count; ++chunk) {
         if (file->state(chunk) == ChunkState::kPresent) {
@@ -223,11 +253,14 @@ void PowerLossTest::Reopen(const DiskState& left, const std::set<unsigned>& seal
   std::filesystem::remove_all(root);
 }
 
-// Contents that are sealed for good when `count` changes were made.
-std::set<unsigned> SealedAt(const std::vector<DiskOp>& ops, size_t count) {
-  std::set<unsigned> sealed;
+// What is there for good when `count` changes were made.
+Lasting LastingAt(const std::vector<DiskOp>& ops, size_t count) {
+  Lasting lasting;
+  std::set<unsigned>& sealed = lasting.sealed;
   for (size_t i = 0; i < count; ++i) {
     if (ops[i].kind != DiskOp::Kind::kMark) continue;
+    lasting.pinned = lasting.pinned || ops[i].name == kPinned;
+    if (ops[i].name == kPinned) continue;
     const unsigned content = static_cast<unsigned>(ops[i].name.back() - '0');
     if (ops[i].name.starts_with("sealed")) {
       sealed.insert(content);
@@ -235,7 +268,7 @@ std::set<unsigned> SealedAt(const std::vector<DiskOp>& ops, size_t count) {
       sealed.erase(content);
     }
   }
-  return sealed;
+  return lasting;
 }
 
 TEST_F(PowerLossTest, EveryCutOfAWorkload) {
@@ -255,11 +288,11 @@ TEST_F(PowerLossTest, EveryCutOfAWorkload) {
       SCOPED_TRACE("cut " + std::to_string(cut) + " kind " + std::to_string(static_cast<int>(kinds[i])));
       DiskModel second;
       const bool go_on = random_() % 8 == 0;
-      Reopen(model.Cut(cut, kinds[i], random_), SealedAt(model.ops(), cut), go_on, &second);
+      Reopen(model.Cut(cut, kinds[i], random_), LastingAt(model.ops(), cut), go_on, &second);
       if (HasFailure()) return;
       if (!go_on) continue;
       // Power is lost once more, while the cache mends what the first loss left.
-      Reopen(second.Cut(random_() % (second.ops().size() + 1), Loss::kUnsynced, random_), SealedAt(model.ops(), cut), false, nullptr);
+      Reopen(second.Cut(random_() % (second.ops().size() + 1), Loss::kUnsynced, random_), LastingAt(model.ops(), cut), false, nullptr);
       if (HasFailure()) return;
     }
   }
