@@ -1,6 +1,8 @@
 // headrace-snapshotter: containerd's proxy snapshotter. Makes the objects, serves until SIGTERM.
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -11,6 +13,7 @@
 #include <thread>
 
 #include "config/config.h"
+#include "fusefs/base/descriptors.h"
 #include "fusefs/base/file.h"
 #include "fusefs/base/keeper_protocol.h"
 #include "fusefs/base/log.h"
@@ -75,7 +78,23 @@ void Notify(const std::string& state) {
   }
 }
 
+// The socket that the service manager listens on for us, if it does (headrace-snapshotter.socket); says so if it is another than the configured one.
+UniqueFd HandedSocket(const std::string& configured) {
+  UniqueFd found;
+  for (StoredDescriptor& one : TakeStoredDescriptors()) {
+    sockaddr_un address{};
+    socklen_t size = sizeof address;
+    if (found.valid() || ::getsockname(one.descriptor.get(), reinterpret_cast<sockaddr*>(&address), &size) != 0 || address.sun_family != AF_UNIX) continue;
+    const std::string path(address.sun_path, ::strnlen(address.sun_path, sizeof address.sun_path));
+    if (path != configured) log::Warn("the service manager listens at another socket than [snapshotter] socket says socket={} configured={}", path, configured);
+    found = std::move(one.descriptor);
+  }
+  return found;
+}
+
 Status Run(const config::SnapshotterConfig& settings) {
+  UniqueFd handed = HandedSocket(settings.socket);  // before there are threads
+  const bool listens_itself = !handed.valid();
   HR_ASSIGN_OR_RETURN(UniqueFd lock, LockRoot(settings.root, "headrace-snapshotter"));
   size_t slash = settings.socket.rfind('/');
   if (slash != std::string::npos && slash > 0)
@@ -94,7 +113,7 @@ Status Run(const config::SnapshotterConfig& settings) {
   HR_ASSIGN_OR_RETURN(
       auto core, Snapshotter::Create(
                      {.root = settings.root, .mount_deadline = settings.mount_deadline}, &layers));
-  HR_ASSIGN_OR_RETURN(ServedSnapshotter served, Serve(core.get(), settings.socket));
+  HR_ASSIGN_OR_RETURN(ServedSnapshotter served, Serve(core.get(), settings.socket, std::move(handed)));
   HR_ASSIGN_OR_RETURN(Keychain keychain, StartKeychain(settings, layers));
   log::Info("serving socket={} root={} version={}", settings.socket, settings.root,
             HEADRACE_VERSION);
@@ -115,10 +134,11 @@ Status Run(const config::SnapshotterConfig& settings) {
   Notify("STOPPING=1");
   keychain.proxy.reset();
   core->Stop();
+  served.accept.reset();
   served.server->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
   start_up.join();
   served.server.reset();
-  ::unlink(settings.socket.c_str());
+  if (listens_itself) ::unlink(settings.socket.c_str());
   return {};
 }
 

@@ -24,6 +24,14 @@ bool HasSupervisor() {
   return path != nullptr && *path != '\0';
 }
 
+std::chrono::microseconds WatchdogInterval() {
+  const char* usec = std::getenv("WATCHDOG_USEC");
+  const char* pid = std::getenv("WATCHDOG_PID");
+  if (usec == nullptr || (pid != nullptr && pid != std::to_string(::getpid()))) return {};
+  const auto number = ParseU64(usec);
+  return std::chrono::microseconds(number.ok() ? *number : 0);
+}
+
 Status NotifySupervisor(const std::string& state, std::span<const int> descriptors) {
   if (!HasSupervisor()) return OkStatus();
   const char* path = std::getenv("NOTIFY_SOCKET");

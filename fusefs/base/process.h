@@ -4,6 +4,7 @@
 #ifndef HEADRACE_FUSEFS_BASE_PROCESS_H_
 #define HEADRACE_FUSEFS_BASE_PROCESS_H_
 
+#include <chrono>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -18,6 +19,9 @@ namespace headrace {
 Status NotifySupervisor(const std::string& state, std::span<const int> descriptors = {});
 // True if there is somebody who is told.
 bool HasSupervisor();
+
+// sd_watchdog_enabled(3): within this time "WATCHDOG=1" must come, or the supervisor kills this process ($WATCHDOG_USEC). 0: it does not watch.
+std::chrono::microseconds WatchdogInterval();
 
 // Raises RLIMIT_NOFILE to its hard limit: every open content holds two or three descriptors, every level of a tree walk one.
 Status RaiseDescriptorLimit();

@@ -92,6 +92,7 @@ class DaemonImpl : public Daemon {
     if (fuse_) EndSession();
   }
   const Metrics& metrics() const override { return metrics_; }
+  std::chrono::nanoseconds LongestRequest() const override { return fuse_->LongestRequest(); }
 
   Status BuildDataPath();
   Status Serve(std::function<void()> on_end);

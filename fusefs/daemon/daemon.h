@@ -36,6 +36,8 @@ class Daemon {
   static Result<std::unique_ptr<Daemon>> Create(const DaemonOptions& options, std::function<void()> on_end);
   virtual ~Daemon() = default;
   virtual const Metrics& metrics() const = 0;
+  // FuseServer::LongestRequest: what the service manager's watchdog is fed by.
+  virtual std::chrono::nanoseconds LongestRequest() const = 0;
 };
 
 // Ends what a dead daemon left: the mount, and the session that is kept for a successor. Who still reads from it gets an error. FailedPrecondition: a daemon runs.

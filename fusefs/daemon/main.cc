@@ -5,7 +5,9 @@
 #include <sys/signalfd.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstdio>
 
 #include "fusefs/base/descriptors.h"
@@ -33,10 +35,40 @@ Result<UniqueFd> TakeSignals(sigset_t& set) {
   return fd;
 }
 
+void Notify(const char* state) {
+  if (Status status = NotifySupervisor(state); !status.ok()) log::Warn("the supervisor was not told state={} error=\"{}\"", state, status.ToString());
+}
+
+// Tells the service manager twice in its interval that the FUSE workers move. A worker that is at one request for half the interval hangs: then nothing is said,
+// this process is killed, and its successor is handed the request again.
+class Watchdog {
+ public:
+  explicit Watchdog(const Daemon& daemon) : daemon_(daemon), interval_(WatchdogInterval()) {}
+  // What poll(2) takes; -1: nobody watches.
+  int PauseMs() const { return interval_.count() == 0 ? -1 : static_cast<int>(std::clamp<int64_t>(interval_.count() / 2000, 1, 1 << 30)); }
+  void Feed() {
+    const std::chrono::nanoseconds busy = daemon_.LongestRequest();
+    if (busy < interval_ / 2) {
+      Notify("WATCHDOG=1");
+    } else if (!said_) {
+      said_ = true;
+      log::Error("a FUSE worker hangs, the service manager is to kill this process seconds={}", std::chrono::duration_cast<std::chrono::seconds>(busy).count());
+    }
+  }
+
+ private:
+  const Daemon& daemon_;
+  const std::chrono::microseconds interval_;
+  bool said_ = false;
+};
+
 // Returns when a signal came or the file system ended.
-void WaitForEnd(int signals, int ended) {
+void WaitForEnd(int signals, int ended, Watchdog watchdog) {
   pollfd fds[] = {{signals, POLLIN, 0}, {ended, POLLIN, 0}};
-  while (::poll(fds, 2, -1) < 0 && errno == EINTR) {
+  for (;;) {
+    const int n = ::poll(fds, 2, watchdog.PauseMs());
+    if (n > 0) break;
+    if (n == 0) watchdog.Feed();
   }
   if (fds[0].revents != 0) {
     signalfd_siginfo info{};
@@ -44,10 +76,6 @@ void WaitForEnd(int signals, int ended) {
   } else {
     log::Error("stopping: the file system was unmounted or aborted by somebody else");
   }
-}
-
-void Notify(const char* state) {
-  if (Status status = NotifySupervisor(state); !status.ok()) log::Warn("the supervisor was not told state={} error=\"{}\"", state, status.ToString());
 }
 
 Status Run(DaemonOptions options) {
@@ -63,7 +91,7 @@ Status Run(DaemonOptions options) {
   log::Info("ready version={} root={} mountpoint={} control_socket={}", HEADRACE_VERSION, options.config.root,
             options.config.mountpoint, options.config.control_socket);
   Notify("READY=1");
-  WaitForEnd(signals.get(), ended.get());
+  WaitForEnd(signals.get(), ended.get(), Watchdog(*daemon));
   // A second signal ends the process at once.
   ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
   Notify("STOPPING=1");

@@ -7,6 +7,7 @@
 #ifndef HEADRACE_FUSEFS_KERNEL_FUSE_SERVER_H_
 #define HEADRACE_FUSEFS_KERNEL_FUSE_SERVER_H_
 
+#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -62,6 +63,9 @@ class FuseServer {
   // READ requests that are not answered yet.
   virtual size_t waiting_reads() const = 0;
   virtual size_t open_inodes() const = 0;
+  // For how long the worker that is longest at one request is at it; 0: all wait for the kernel. They never wait for the network, so that
+  // more than a moment means that the machine's disk, or this process, hangs.
+  virtual std::chrono::nanoseconds LongestRequest() const = 0;
   // Ends serving: unmounts (lazily), ends the workers, gives up unanswered reads, lets go of all contents. Idempotent.
   virtual void Stop() = 0;
   // The same, but the mount stays, and all that is open in it and unanswered is left to whoever has the descriptors.

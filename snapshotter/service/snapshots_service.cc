@@ -202,8 +202,9 @@ class SnapshotsService final : public api::Snapshots::Service {
 
 }  // namespace
 
-Result<ServedSnapshotter> Serve(Snapshotter* snapshotter, const std::string& socket) {
-  if (::unlink(socket.c_str()) != 0 && errno != ENOENT)
+Result<ServedSnapshotter> Serve(Snapshotter* snapshotter, const std::string& socket, UniqueFd listener) {
+  const bool handed = listener.valid();
+  if (!handed && ::unlink(socket.c_str()) != 0 && errno != ENOENT)
     return Status::FromErrno(errno, "unlink " + socket);
   ServedSnapshotter out;
   out.service = std::make_unique<SnapshotsService>(snapshotter);
@@ -213,12 +214,16 @@ Result<ServedSnapshotter> Serve(Snapshotter* snapshotter, const std::string& soc
   builder.SetResourceQuota(quota);
   builder.SetMaxReceiveMessageSize(kMessageBytesMax);
   builder.SetMaxSendMessageSize(kMessageBytesMax);
-  builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
+  if (!handed) builder.AddListeningPort("unix:" + socket, grpc::InsecureServerCredentials());
   builder.RegisterService(out.service.get());
   out.server = builder.BuildAndStart();
   if (out.server == nullptr) {
     return UnavailableError("cannot listen on " + socket +
                             ": its directory must exist and its path may have 107 bytes at most");
+  }
+  if (handed) {
+    HR_ASSIGN_OR_RETURN(out.accept, AcceptLoop::Start(std::move(listener), out.server.get()));
+    return out;
   }
   if (::chmod(socket.c_str(), 0600) != 0) return Status::FromErrno(errno, "chmod " + socket);
   return out;

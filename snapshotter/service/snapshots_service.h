@@ -13,6 +13,7 @@
 
 #include "fusefs/base/status.h"
 #include "snapshotter/core/snapshotter.h"
+#include "snapshotter/service/accept_loop.h"
 
 namespace headrace::snapshotter {
 
@@ -21,12 +22,14 @@ inline constexpr int kMessageBytesMax = 16 << 20;
 
 struct ServedSnapshotter {
   std::unique_ptr<grpc::Service> service;
-  std::unique_ptr<grpc::Server> server;  // goes first
+  std::unique_ptr<grpc::Server> server;
+  std::unique_ptr<AcceptLoop> accept;  // goes first; null where gRPC listens itself
 };
 
 // Serves on the unix socket, which is made for root only; a file that is there already is replaced.
-// `snapshotter` outlives the result.
-Result<ServedSnapshotter> Serve(Snapshotter* snapshotter, const std::string& socket);
+// `snapshotter` outlives the result. With `listener`, a socket that the service manager listens on, that one
+// is served instead and `socket` is not touched.
+Result<ServedSnapshotter> Serve(Snapshotter* snapshotter, const std::string& socket, UniqueFd listener = {});
 
 }  // namespace headrace::snapshotter
 

@@ -72,6 +72,7 @@ class FusedProcessTest : public ::testing::Test {
       if (supervised) {
         ::setenv("NOTIFY_SOCKET", socket.c_str(), 1);
         GiveStored();
+        if (!watchdog_usec.empty()) ::setenv("WATCHDOG_USEC", watchdog_usec.c_str(), 1);
       }
       ::execv(HEADRACE_FUSED, argv.data());
       ::_exit(127);
@@ -157,6 +158,7 @@ class FusedProcessTest : public ::testing::Test {
   UniqueFd notify_;
   std::map<std::string, UniqueFd> stored_;
   bool supervised = true;
+  std::string watchdog_usec;
 };
 
 // Goal: it says when it is ready, and only then; SIGTERM and SIGINT end it cleanly and take the mount away.
@@ -226,6 +228,26 @@ TEST_F(FusedProcessTest, SucceededThroughTheServiceManager) {
   EXPECT_EQ(NextNotification(), "");
   EXPECT_TRUE(stored_.empty());
   EXPECT_FALSE(IsMounted());
+}
+
+// Goal: the service manager's watchdog is fed, a process that does not move feeds it no more, and who killed it for that finds the session in the store.
+TEST_F(FusedProcessTest, Watchdog) {
+  watchdog_usec = "200000";
+  Launch();
+  ASSERT_EQ(NextNotification(), "READY=1") << Log();
+  for (int i = 0; i < 3; ++i) ASSERT_EQ(NextNotification(), "WATCHDOG=1") << Log();
+  ::kill(child_, SIGSTOP);
+  timeval soon{0, 600'000};
+  ::setsockopt(notify_.get(), SOL_SOCKET, SO_RCVTIMEO, &soon, sizeof soon);
+  ASSERT_TRUE(WaitUntil([&] { return NextNotification().empty(); }));
+  ::kill(child_, SIGKILL);
+  EXPECT_EQ(Wait(), -SIGKILL);
+  timeval timeout{kDeadline.count(), 0};
+  ::setsockopt(notify_.get(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof timeout);
+  Launch();
+  ASSERT_EQ(NextNotification(), "READY=1") << Log();
+  EXPECT_EQ(Look(), ENOENT);
+  EXPECT_EQ(NextNotification(), "WATCHDOG=1");
 }
 
 // Goal: with the snapshotter's keeper alone too; a keeper that comes later, or is restarted, is given the session again.

@@ -29,6 +29,7 @@ void ControlledContent::Answer(uint64_t offset, uint64_t size, const ReadDone& d
 
 void ControlledContent::Read(uint64_t offset, uint64_t size, ReadDone done) {
   ++reads;
+  hold_thread_.wait(true);
   {
     std::lock_guard<std::mutex> lock(mu_);
     if (held_) {

@@ -34,6 +34,9 @@ class ControlledContent : public stream::FileContent {
   void Read(uint64_t offset, uint64_t size, ReadDone done) override;
   void FetchAll() override { ++fetch_alls; }
 
+  // The next Read keeps the thread that calls it, as a defect would, until ReleaseThread.
+  void HoldThread() { hold_thread_ = true; }
+  void ReleaseThread() { hold_thread_ = false; hold_thread_.notify_all(); }
   // Reads wait from now on.
   void Hold() { held_ = true; }
   // Answers the waiting reads and those to come.
@@ -58,6 +61,7 @@ class ControlledContent : public stream::FileContent {
   std::atomic<bool> sealed_{false};
   std::atomic<bool> complete_{false};
   std::atomic<bool> held_{false};
+  std::atomic<bool> hold_thread_{false};
   std::vector<std::function<void()>> opens_;
   std::mutex mu_;
   Status failure_;

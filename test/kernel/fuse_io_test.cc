@@ -224,6 +224,24 @@ TEST_F(FuseIoTest, StalledReadsBlockNobody) {
   EXPECT_EQ(server->waiting_reads(), 0u);
 }
 
+// Goal: the watchdog's measure: a worker that hangs is seen, reads that wait for the network are not taken for one, and it ends with the request.
+TEST_F(FuseIoTest, AWorkerThatHangsIsSeen) {
+  auto file = streamer.File("large");
+  file->Hold();
+  auto waits = std::async(std::launch::async, [&] { return Reader(Path("1/large")).Pread(1000, 50); });
+  ASSERT_TRUE(Eventually([&] { return server->waiting_reads() == 1; }));
+  ASSERT_TRUE(Eventually([&] { return server->LongestRequest().count() == 0; }));
+  auto other_file = streamer.File("other");
+  other_file->HoldThread();
+  auto hangs = std::async(std::launch::async, [&] { return Reader(Path("1/other")).Pread(1000, 50); });
+  EXPECT_TRUE(Eventually([&] { return server->LongestRequest() > std::chrono::milliseconds(50); }));
+  other_file->ReleaseThread();
+  file->Release();
+  EXPECT_EQ(hangs.get(), other.substr(50, 1000));
+  EXPECT_EQ(waits.get(), large.substr(50, 1000));
+  EXPECT_TRUE(Eventually([&] { return server->LongestRequest().count() == 0; }));
+}
+
 // Goal: a failure reaches the reader as the errno of its class, is counted, and is not remembered: the next read succeeds.
 TEST_F(FuseIoTest, FailureIsAnErrnoForThisReadOnly) {
   auto file = streamer.File("large");

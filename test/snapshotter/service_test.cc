@@ -1,9 +1,16 @@
 // The gRPC edge: a real server on a unix socket and a client made from the same proto; and the
 // control client against a server that plays headrace-fused.
 #include <grpcpp/grpcpp.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
 
 #include <atomic>
+#include <cstring>
+#include <thread>
 #include <limits>
 
 #include "containerd/snapshots.grpc.pb.h"
@@ -130,6 +137,50 @@ TEST_F(ServiceTest, RoundTrip) {
   ASSERT_TRUE(client_->Remove(Context().get(), remove_request, &empty).ok());
   ASSERT_TRUE(client_->Cleanup(Context().get(), api::CleanupRequest(), &empty).ok());
   EXPECT_EQ(DirectoryCount(), 1u);
+}
+
+// A listening unix socket, as the service manager makes it.
+UniqueFd ListenAt(const std::string& path) {
+  UniqueFd fd(::socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+  sockaddr_un address{};
+  address.sun_family = AF_UNIX;
+  std::memcpy(address.sun_path, path.data(), path.size());
+  EXPECT_EQ(::bind(fd.get(), reinterpret_cast<const sockaddr*>(&address), sizeof address), 0);
+  EXPECT_EQ(::listen(fd.get(), 16), 0);
+  return fd;
+}
+
+// Goal: socket activation: a call that was made while no process served waits and is answered by the one that comes; a stop leaves the socket, and the
+// next process answers on it.
+TEST_F(ServiceTest, ServesASocketThatSomebodyElseListensOn) {
+  const std::string path = dir_ / "handed.sock";
+  const UniqueFd listener = ListenAt(path);
+  auto client = api::Snapshots::NewStub(grpc::CreateChannel("unix:" + path, grpc::InsecureChannelCredentials()));
+  for (int round = 0; round < 2; ++round) {
+    std::thread caller([&] {
+      auto context = Context();
+      context->set_wait_for_ready(true);
+      api::StatSnapshotRequest request;
+      request.set_key("absent");
+      api::StatSnapshotResponse response;
+      EXPECT_EQ(client->Stat(context.get(), request, &response).error_code(), grpc::StatusCode::NOT_FOUND);
+    });
+    pollfd pending{listener.get(), POLLIN, 0};
+    EXPECT_EQ(::poll(&pending, 1, 30'000), 1);
+    auto served = Serve(core_.get(), "/nowhere", UniqueFd(::dup(listener.get())));
+    ASSERT_OK(served);
+    caller.join();
+    served->accept.reset();
+    served->server->Shutdown(std::chrono::system_clock::now());
+  }
+  struct stat st;
+  EXPECT_EQ(::stat(path.c_str(), &st), 0);
+}
+
+// Goal: what is no listening socket is refused with its reason.
+TEST_F(ServiceTest, OtherDescriptorsAreNotServed) {
+  EXPECT_CODE(Serve(core_.get(), "/nowhere", UniqueFd(::open("/dev/null", O_RDONLY))), StatusCode::kInvalidArgument);
+  EXPECT_CODE(Serve(core_.get(), "/nowhere", UniqueFd(::socket(AF_UNIX, SOCK_STREAM, 0))), StatusCode::kInvalidArgument);
 }
 
 // Goal: List streams in batches of 100, while calls on the same snapshots are answered, and filters
