@@ -51,6 +51,8 @@ void AddBuild(CLI::App& app, Invocation& invocation);
 void AddConvert(CLI::App& app, Invocation& invocation);
 void AddInspect(CLI::App& app, Invocation& invocation);
 void AddVerify(CLI::App& app, Invocation& invocation);
+void AddInstall(CLI::App& app, Invocation& invocation);
+void AddUninstall(CLI::App& app, Invocation& invocation);
 
 }  // namespace headrace::cli
 

@@ -10,7 +10,8 @@ namespace headrace::cli {
 namespace {
 
 constexpr const char* kDescription =
-    "Builds, converts and checks container images that start before they are downloaded.\n"
+    "Builds, converts and checks container images that start before they are downloaded,\n"
+    "and sets nodes up for them.\n"
     "\n"
     "An IMAGE or TARGET is a registry reference (registry.example.com/models/m:v1) or\n"
     "a directory in OCI layout (oci:PATH[:TAG]).\n";
@@ -21,6 +22,7 @@ constexpr const char* kFooter =
     "  headrace convert registry.example.com/app:v1 registry.example.com/app:v1-lazy\n"
     "  headrace inspect --files oci:./layout:v1\n"
     "  headrace verify registry.example.com/models/llama-8b:v1\n"
+    "  headrace install --dry-run\n"
     "\n"
     "Exit codes: 0 done, 1 failed (verify: the image is damaged), 2 wrong command line, 130 interrupted.";
 
@@ -107,6 +109,8 @@ int RunCommandLine(const std::vector<std::string>& arguments, const CommandIo& i
   AddConvert(app, invocation);
   AddInspect(app, invocation);
   AddVerify(app, invocation);
+  AddInstall(app, invocation);
+  AddUninstall(app, invocation);
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants it
     app.parse(std::move(reversed));
