@@ -53,6 +53,7 @@ void AddInspect(CLI::App& app, Invocation& invocation);
 void AddVerify(CLI::App& app, Invocation& invocation);
 void AddInstall(CLI::App& app, Invocation& invocation);
 void AddUninstall(CLI::App& app, Invocation& invocation);
+void AddDoctor(CLI::App& app, Invocation& invocation);
 
 }  // namespace headrace::cli
 

@@ -23,8 +23,9 @@ constexpr const char* kFooter =
     "  headrace inspect --files oci:./layout:v1\n"
     "  headrace verify registry.example.com/models/llama-8b:v1\n"
     "  headrace install --dry-run\n"
+    "  headrace doctor registry.example.com/models/llama-8b:v1\n"
     "\n"
-    "Exit codes: 0 done, 1 failed (verify: the image is damaged), 2 wrong command line, 130 interrupted.";
+    "Exit codes: 0 done, 1 failed (verify: the image is damaged; doctor: errors), 2 wrong command line, 130 interrupted.";
 
 std::string_view Hint(StatusCode code) {
   switch (code) {
@@ -111,6 +112,7 @@ int RunCommandLine(const std::vector<std::string>& arguments, const CommandIo& i
   AddVerify(app, invocation);
   AddInstall(app, invocation);
   AddUninstall(app, invocation);
+  AddDoctor(app, invocation);
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants it
     app.parse(std::move(reversed));
