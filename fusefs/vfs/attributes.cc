@@ -94,7 +94,15 @@ bool IsHiddenXattr(std::string_view name) {
 }
 
 Status NoSuchXattr(std::string_view name) {
-  return NotFoundError("no extended attribute " + std::string(name)).WithErrno(ENODATA);
+  // As on the kernel's own file systems: the prefix says where a name is looked for.
+  for (const std::string_view prefix : {"user.", "trusted.", "security."}) {
+    if (name == prefix) return InvalidArgumentError("only the prefix of an extended attribute").WithErrno(EINVAL);
+    if (name.starts_with(prefix)) return NotFoundError("no extended attribute " + std::string(name)).WithErrno(ENODATA);
+  }
+  if (name == "system.posix_acl_access" || name == "system.posix_acl_default") {
+    return NotFoundError("no access list").WithErrno(ENODATA);
+  }
+  return UnimplementedError("no such kind of extended attribute: " + std::string(name)).WithErrno(EOPNOTSUPP);
 }
 
 Result<std::string> EntryXattr(const format::Entry& entry, std::string_view name) {

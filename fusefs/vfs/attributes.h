@@ -24,10 +24,11 @@ struct stat WhiteoutStat(uint64_t node);
 
 // Never shown: extended attributes of an image that overlayfs would obey, and names that listxattr(2) cannot give.
 bool IsHiddenXattr(std::string_view name);
-// NotFound with errno ENODATA if there is none.
+// As NoSuchXattr if there is none.
 Result<std::string> EntryXattr(const format::Entry& entry, std::string_view name);
 // Appends the visible names, each ended by a NUL.
 void AppendXattrNames(const format::Entry& entry, std::string& names);
+// ENODATA; EOPNOTSUPP if the name is of no kind that Linux has, EINVAL if it is only a prefix.
 Status NoSuchXattr(std::string_view name);
 
 }  // namespace headrace::vfs

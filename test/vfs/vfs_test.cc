@@ -136,6 +136,22 @@ TEST_F(VfsTest, ExtendedAttributes) {
   EXPECT_EQ(*vfs->ListXattr(Node("1")), "");
 }
 
+// Goal: an extended attribute that is not there is told as on ext4, depending on its prefix.
+TEST_F(VfsTest, ExtendedAttributesOfNoKind) {
+  MountChain({{File("f"), Dir("d")}});
+  for (const NodeId node : {Node("1/f"), Node("1/d"), Node("1"), kRootNode}) {
+    for (const char* name : {"user.none", "trusted.none", "security.none", "system.posix_acl_access"}) {
+      EXPECT_EQ(Errno(vfs->GetXattr(node, name)), ENODATA) << name;
+    }
+    for (const char* name : {"odd.none", "none", "system.none", "user", "os2.x"}) {
+      EXPECT_EQ(Errno(vfs->GetXattr(node, name)), EOPNOTSUPP) << name;
+    }
+    for (const char* name : {"user.", "trusted.", "security."}) {
+      EXPECT_EQ(Errno(vfs->GetXattr(node, name)), EINVAL) << name;
+    }
+  }
+}
+
 // Goal: above directories of others, whiteouts and opaque directories look as overlayfs wants them.
 TEST_F(VfsTest, FormAboveForeignDirectories) {
   MountChain({{File(".wh.gone"), File("d/.wh..wh..opq")}}, 1, true);
