@@ -99,7 +99,8 @@ Result<wire::InitOut> AnswerInit(const std::string& init_bytes) {
   if (offered & wire::kInitExt) offered |= static_cast<uint64_t>(in.flags2) << 32;
   const uint64_t wanted = wire::kAsyncRead | wire::kBigWrites | wire::kReaddirplus | wire::kReaddirplusAuto | wire::kAsyncDio |
                           wire::kParallelDirops | wire::kMaxPages | wire::kCacheSymlinks | wire::kInitExt |
-                          wire::kDirectIoAllowMmap | wire::kPassthrough | wire::kHasResend | wire::kAllowIdmap;
+                          wire::kDirectIoAllowMmap | wire::kPassthrough | wire::kHasResend | wire::kAllowIdmap |
+                          wire::kExportSupport;
   uint64_t flags = offered & wanted;
   wire::InitOut out{};
   out.major = wire::kMajor;

@@ -72,6 +72,7 @@ static_assert(sizeof(InitOut) == 64);
 
 // INIT flags as one 64-bit word (flags2 << 32 | flags).
 inline constexpr uint64_t kAsyncRead = 1ull << 0;
+inline constexpr uint64_t kExportSupport = 1ull << 4;
 inline constexpr uint64_t kBigWrites = 1ull << 5;
 inline constexpr uint64_t kReaddirplus = 1ull << 13;
 inline constexpr uint64_t kReaddirplusAuto = 1ull << 14;

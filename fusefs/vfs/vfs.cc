@@ -137,6 +137,7 @@ Result<struct stat> VfsImpl::Find(NodeId parent, std::string_view name) const {
   }
   const Slot slot = table_.Find(SlotOf(parent));
   if (slot.view == nullptr || IndexOf(parent) == kWhiteoutIndex) {
+    if (name == ".") return GetAttr(parent);  // how the kernel finds the node of a file handle, of any type
     return slot.layer == nullptr && slot.view == nullptr ? StaleNode(parent) : NotADirectory(parent);
   }
   HR_ASSIGN_OR_RETURN(const tree::ViewDirectory* dir, slot.view->DirectoryAt(IndexOf(parent)));

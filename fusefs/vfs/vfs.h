@@ -69,7 +69,7 @@ class Vfs {
   // -- nodes (kernel side). struct stat: st_ino = node id, st_mode with type bits, nlink, rdev, times;
   // st_blocks from the size.
   // Lookup counts one reference of the kernel on the node's slot (so does every entry of ReadDir with `plus`);
-  // Forget takes n back. "." and ".." may be looked up.
+  // Forget takes n back. "." and ".." may be looked up, "." also in what is no directory.
   virtual Result<struct stat> Lookup(NodeId parent, std::string_view name) = 0;
   virtual void Forget(NodeId node, uint64_t n) = 0;
   virtual Result<struct stat> GetAttr(NodeId node) const = 0;

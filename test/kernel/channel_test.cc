@@ -36,7 +36,7 @@ TEST(AnswerInitTest, AsksForWhatWeNeed) {
   EXPECT_EQ(out->minor, 45u);
   const uint64_t needed = wire::kPassthrough | wire::kDirectIoAllowMmap | wire::kAllowIdmap | wire::kReaddirplus |
                           wire::kReaddirplusAuto | wire::kParallelDirops | wire::kAsyncRead | wire::kCacheSymlinks |
-                          wire::kMaxPages | wire::kHasResend | wire::kInitExt;
+                          wire::kMaxPages | wire::kHasResend | wire::kInitExt | wire::kExportSupport;
   EXPECT_EQ(Flags(*out) & needed, needed);
   EXPECT_EQ(out->max_stack_depth, 1u);
   EXPECT_EQ(out->max_pages, 256u);

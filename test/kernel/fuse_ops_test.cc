@@ -270,6 +270,36 @@ TEST_F(FuseOpsTest, InodeNumbersSurviveForgetting) {
   EXPECT_EQ(after.st_ino, before.st_ino);
 }
 
+// Goal: a file handle is good when the kernel has long forgotten the inode, and after a restart (fanotify, NFS).
+TEST_F(FuseOpsTest, FileHandlesSurviveForgetting) {
+  alignas(file_handle) char room[sizeof(file_handle) + MAX_HANDLE_SZ];
+  auto* const handle = reinterpret_cast<file_handle*>(room);
+  for (const char* name : {"7/d/file", "7/d", "7/link", "7/pipe"}) {
+    handle->handle_bytes = MAX_HANDLE_SZ;
+    int mount_id = 0;
+    struct stat before, after;
+    ASSERT_EQ(::lstat(Path(name).c_str(), &before), 0);
+    ASSERT_EQ(::name_to_handle_at(AT_FDCWD, Path(name).c_str(), handle, &mount_id, 0), 0) << name << ": " << std::strerror(errno);
+    server->Stop();
+    server.reset();
+    Serve();
+    const UniqueFd root(::open(mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+    const UniqueFd found(::open_by_handle_at(root.get(), handle, O_PATH | O_CLOEXEC));
+    ASSERT_TRUE(found.valid()) << name << ": " << std::strerror(errno);
+    ASSERT_EQ(::fstat(found.get(), &after), 0);
+    EXPECT_EQ(after.st_ino, before.st_ino) << name;
+    EXPECT_EQ(after.st_mode, before.st_mode) << name;
+  }
+  // What is in no mount is stale, not a crash.
+  ASSERT_GE(handle->handle_bytes, sizeof(uint64_t));
+  const uint64_t nobody = uint64_t{99} << 32 | 5;
+  const uint32_t halves[2] = {static_cast<uint32_t>(nobody >> 32), static_cast<uint32_t>(nobody)};
+  std::memcpy(handle->f_handle, halves, sizeof halves);
+  const UniqueFd root(::open(mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
+  EXPECT_LT(::open_by_handle_at(root.get(), handle, O_PATH | O_CLOEXEC), 0);
+  EXPECT_EQ(errno, ESTALE);
+}
+
 // Goal: whoever owns the process hears of an unmount that it did not ask for.
 TEST_F(FuseOpsTest, UnmountByOthersIsNoticed) {
   ASSERT_EQ(::umount2(mountpoint.c_str(), 0), 0) << std::strerror(errno);

@@ -88,6 +88,19 @@ TEST_F(VfsTest, DotsAreFound) {
   EXPECT_EQ(vfs->Lookup(kRootNode, "..")->st_ino, kRootNode);
 }
 
+// Goal: a node is found by its number alone, as the kernel asks for that of a file handle; it counts as a reference.
+TEST_F(VfsTest, LookupOfANodeByItself) {
+  MountChain({{Dir("d"), File("f"), Symlink("s", "x")}});
+  for (const char* path : {"1", "1/d", "1/f", "1/s"}) {
+    const auto st = vfs->Lookup(Node(path), ".");
+    ASSERT_TRUE(st.ok()) << path << ": " << st.status().ToString();
+    EXPECT_EQ(st->st_ino, Node(path));
+    EXPECT_EQ(st->st_mode, Stat(path)->st_mode);
+  }
+  EXPECT_EQ(Errno(vfs->Lookup(Node("1/f"), "..")), ENOTDIR);
+  EXPECT_EQ(Errno(vfs->Lookup(NodeId{9} << 32, ".")), ESTALE);
+}
+
 // Goal: wrong uses are answered with the errno that other file systems give.
 TEST_F(VfsTest, Errnos) {
   MountChain({{Dir("d"), File("f"), Symlink("s", "x")}});
