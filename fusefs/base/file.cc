@@ -52,6 +52,12 @@ Status PwriteFull(int fd, std::span<const uint8_t> data, uint64_t offset) {
   return {};
 }
 
+Status WriteBackError(int fd) {
+  // Of a range in which no page is: nothing to wait for, but errors of the whole file are told.
+  constexpr off_t kBeyondEverything = off_t{1} << 62;
+  return ::sync_file_range(fd, kBeyondEverything, 1, SYNC_FILE_RANGE_WAIT_BEFORE) == 0 ? OkStatus() : Status::FromErrno(errno, "write back");
+}
+
 Status WriteFull(int fd, std::span<const uint8_t> data) {
   size_t done = 0;
   while (done < data.size()) {

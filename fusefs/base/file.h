@@ -40,6 +40,9 @@ Result<UniqueFd> OpenFile(const std::string& path, int flags, unsigned mode = 06
 // Reads until `buffer` is full or end of file; returns the bytes read.
 Result<size_t> PreadFull(int fd, std::span<uint8_t> buffer, uint64_t offset);
 Status PwriteFull(int fd, std::span<const uint8_t> data, uint64_t offset);
+// What the kernel took of writes through this open file description and could not bring to the disk; told once for each description. The pages may be gone, and a read gives something old.
+// Does not wait.
+Status WriteBackError(int fd);
 Status WriteFull(int fd, std::span<const uint8_t> data);
 // Whole file as a string; a file above `limit` bytes is ResourceExhausted.
 Result<std::string> ReadFile(const std::string& path, uint64_t limit);

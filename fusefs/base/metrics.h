@@ -60,6 +60,8 @@ namespace headrace {
   X(reads_waiting, "headrace_reads_waiting", "gauge", "reads that wait for the network now")                        \
   X(open_files, "headrace_open_files", "gauge", "open file handles")                                                \
   X(layers, "headrace_layers", "gauge", "layers attached")                                                          \
+  X(layers_verified, "headrace_layers_verified_total", "counter", "layers that were read before their digest was known (layers.verify) and are right")  \
+  X(layers_poisoned, "headrace_layers_poisoned_total", "counter", "layers that were read before their digest was known and are wrong: nothing of them is read any more")  \
   X(mounts, "headrace_mounts", "gauge", "snapshots shown in the file system")
 
 struct Metrics {

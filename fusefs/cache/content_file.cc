@@ -19,7 +19,6 @@ namespace {
 
 // A chunk may begin and end within blocks that it does not share yet.
 constexpr uint64_t kBlockRoom = 2 * 4096;
-constexpr off_t kBeyondEverything = off_t{1} << 62;
 
 Status LockFile(int fd, int operation) {
   while (::flock(fd, operation) != 0) {
@@ -196,8 +195,7 @@ Status ContentFile::ReadPresent(uint64_t epoch, uint64_t offset, std::span<uint8
 
 Status ContentFile::StillOurs() {
   // Writes that failed are remembered for the descriptor; the kernel may have dropped those pages since, and would read something old from the disk. Asking costs no waiting: no page is there.
-  if (::sync_file_range(data_.get(), kBeyondEverything, 1, SYNC_FILE_RANGE_WAIT_BEFORE) != 0) {
-    Status status = Status::FromErrno(errno, "write back " + data_path_);
+  if (Status status = WriteBackError(data_.get()).Annotate(data_path_); !status.ok()) {
     Damage(status.ToString());
     return status;
   }

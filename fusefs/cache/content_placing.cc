@@ -43,22 +43,46 @@ StagedFile::~StagedFile() {
   shared_->space.Add(-static_cast<int64_t>(counted_));
 }
 
-Status StagedFile::Write(uint64_t offset, std::span<const uint8_t> bytes) {
-  if (given_up_) return OkStatus();
-  if (!shared_->space.ReserveUntil(bytes.size(), std::chrono::steady_clock::now() + kRoomWait)) {
-    given_up_ = true;
-    shared_->space.Add(-static_cast<int64_t>(std::exchange(counted_, 0)));
-    return ::ftruncate(fd_.get(), 0) == 0 ? OkStatus() : Status::FromErrno(errno, "truncate " + path_);
+Status StagedFile::Write(uint64_t offset, std::span<const uint8_t> bytes, Room room) {
+  if (given_up_.load()) return OkStatus();
+  if (room == Room::kNow) {
+    // Not cut off like below: another thread may be writing, and what was cut would become a hole in front of its bytes, zeros that look like data.
+    if (!shared_->space.Reserve(bytes.size())) return ResourceExhaustedError("the cache is full");
+  } else if (!shared_->space.ReserveUntil(bytes.size(), std::chrono::steady_clock::now() + kRoomWait)) {
+    given_up_.store(true);
+    shared_->space.Add(-static_cast<int64_t>(counted_.exchange(0)));
+    return ::ftruncate(fd(), 0) == 0 ? OkStatus() : Status::FromErrno(errno, "truncate " + path_);
   }
   shared_->space.Add(static_cast<int64_t>(bytes.size()));
-  counted_ += bytes.size();
+  counted_.fetch_add(bytes.size());
   shared_->space.Release(bytes.size());
-  HR_RETURN_IF_ERROR(PwriteFull(fd_.get(), bytes, offset).Annotate(path_));
-  not_written_back_ += bytes.size();
-  if (not_written_back_ >= kWriteBackBytes) {  // as ContentFile: the disk begins early; its errors show when the content is sealed
-    not_written_back_ = 0;
-    ::sync_file_range(fd_.get(), 0, 0, SYNC_FILE_RANGE_WRITE);
+  HR_RETURN_IF_ERROR(PwriteFull(fd(), bytes, offset).Annotate(path_));
+  if (not_written_back_.fetch_add(bytes.size()) + bytes.size() >= kWriteBackBytes) {  // as ContentFile: the disk begins early; its errors show when the content is sealed
+    not_written_back_.store(0);
+    ::sync_file_range(fd(), 0, 0, SYNC_FILE_RANGE_WRITE);
   }
+  return OkStatus();
+}
+
+Status StagedFile::Bytes::Read(uint64_t offset, std::span<uint8_t> out) const {
+  HR_ASSIGN_OR_RETURN(const size_t got, PreadFull(fd_.get(), out, offset));
+  if (lost()) return DataLossError("the disk did not take what was written to a staged file of the cache");
+  return got == out.size() ? OkStatus() : DataLossError("a staged file of the cache is shorter");
+}
+
+bool StagedFile::Bytes::lost() const {
+  if (!WriteBackError(fd_.get()).ok()) lost_.store(true);
+  return lost_.load();
+}
+
+Status StagedFile::Punch(uint64_t offset, uint64_t size) {
+  if (::fallocate(fd(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(size)) != 0) {
+    return Status::FromErrno(errno, "punch a hole into " + path_);
+  }
+  uint64_t counted = counted_.load();
+  while (!counted_.compare_exchange_weak(counted, counted - std::min(counted, size))) {
+  }
+  shared_->space.Add(-static_cast<int64_t>(std::min(counted, size)));
   return OkStatus();
 }
 
@@ -127,7 +151,8 @@ Status ContentStore::Put(const ContentSpec& spec, std::span<const uint8_t> bytes
 
 Status ContentStore::Adopt(const ContentSpec& spec, std::unique_ptr<StagedFile> staged) {
   if (staged->given_up_) return OkStatus();
-  if (::ftruncate(staged->fd_.get(), static_cast<off_t>(spec.size)) != 0) return Status::FromErrno(errno, "truncate " + staged->path_);
+  if (staged->bytes_->lost()) return DataLossError("cache: the disk did not take what was written to " + staged->path_);
+  if (::ftruncate(staged->fd(), static_cast<off_t>(spec.size)) != 0) return Status::FromErrno(errno, "truncate " + staged->path_);
   auto placed = Place(spec, [&](const std::string& path) -> Status {
     if (::rename(staged->path_.c_str(), path.c_str()) != 0) return Status::FromErrno(errno, "rename " + staged->path_ + " to " + path);
     staged->path_.clear();
@@ -137,8 +162,7 @@ Status ContentStore::Adopt(const ContentSpec& spec, std::unique_ptr<StagedFile> 
   if (!placed.ok()) return placed.status().Annotate("cache");
   if (*placed) return OkStatus();
   return WriteInto(spec, [&](uint64_t offset, std::span<uint8_t> out) -> Status {
-    HR_ASSIGN_OR_RETURN(const size_t got, PreadFull(staged->fd_.get(), out, offset));
-    return got == out.size() ? OkStatus() : DataLossError(staged->path_ + " became shorter");
+    return staged->Read(offset, out);
   });
 }
 

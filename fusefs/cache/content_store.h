@@ -69,24 +69,50 @@ struct CacheUsage {
   bool counted = false;   // `used` is known
 };
 
-// A file that gets its content before it is known which content that is. Used by one thread at a time; blocks on the local disk; gone with the object unless it was adopted.
+// A file that gets its content before it is known which content that is. Written by one thread, or by any if all of them write with Room::kNow, different parts at a time; read by any.
+// Blocks on the local disk; gone with the object unless it was adopted.
 class StagedFile {
  public:
   ~StagedFile();
   StagedFile(const StagedFile&) = delete;
   StagedFile& operator=(const StagedFile&) = delete;
-  // What is never written is zeros. Waits a while for room; a file for which there is none is written no further, and its adoption does nothing.
-  Status Write(uint64_t offset, std::span<const uint8_t> bytes);
+  enum class Room : uint8_t {
+    kWait,  // waits a while for room; a file for which there is none is written no further, gives up what it had, and its adoption does nothing
+    kNow,   // ResourceExhausted if there is none; nothing else changes
+  };
+  // What is never written is zeros.
+  Status Write(uint64_t offset, std::span<const uint8_t> bytes, Room room = Room::kWait);
+  // DataLoss: the file ends before (also because it gave up), or the disk did not take what was written.
+  Status Read(uint64_t offset, std::span<uint8_t> out) const { return bytes_->Read(offset, out); }
+  // Gives the room of these bytes back: zeros again.
+  Status Punch(uint64_t offset, uint64_t size);
+  // The file for readers; good for as long as they keep it, also when it was adopted.
+  class Bytes {
+   public:
+    explicit Bytes(UniqueFd fd) : fd_(std::move(fd)) {}
+    Status Read(uint64_t offset, std::span<uint8_t> out) const;
+    // The disk did not take all of it.
+    bool lost() const;
+
+   private:
+    friend class StagedFile;
+    friend class ContentStore;
+    const UniqueFd fd_;
+    mutable std::atomic<bool> lost_{false};  // the kernel says it once
+  };
+  std::shared_ptr<const Bytes> Share() const { return bytes_; }
 
  private:
   friend class ContentStore;
-  StagedFile(std::shared_ptr<StoreShared> shared, std::string path, UniqueFd fd) : shared_(std::move(shared)), path_(std::move(path)), fd_(std::move(fd)) {}
+  StagedFile(std::shared_ptr<StoreShared> shared, std::string path, UniqueFd fd)
+      : shared_(std::move(shared)), path_(std::move(path)), bytes_(std::make_shared<const Bytes>(std::move(fd))) {}
+  int fd() const { return bytes_->fd_.get(); }
   const std::shared_ptr<StoreShared> shared_;
   std::string path_;  // "": adopted
-  UniqueFd fd_;
-  uint64_t not_written_back_ = 0;
-  uint64_t counted_ = 0;   // bytes that the space was told of
-  bool given_up_ = false;  // the cache is full: it will not be adopted
+  const std::shared_ptr<const Bytes> bytes_;
+  std::atomic<uint64_t> not_written_back_{0};
+  std::atomic<uint64_t> counted_{0};    // bytes that the space was told of
+  std::atomic<bool> given_up_{false};  // the cache is full: it will not be adopted
 };
 
 class ContentStore {

@@ -1,6 +1,7 @@
 #include "fusefs/daemon/daemon.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <string>
 #include <utility>
@@ -19,6 +20,8 @@
 #include "fusefs/registry/client.h"
 #include "fusefs/registry/reference.h"
 #include "fusefs/stream/decoding_source.h"
+#include "fusefs/stream/deferred_layer.h"
+#include "fusefs/stream/gate.h"
 #include "fusefs/stream/learn_layer.h"
 #include "fusefs/stream/streamer.h"
 #include "fusefs/vfs/vfs.h"
@@ -65,27 +68,57 @@ cache::SpaceLimits CacheLimits(const config::FusedConfig& config) {
   return {.budget = config.budget, .low_percent = static_cast<unsigned>(config.low_mark), .free_min = config.free_min};
 }
 
+Result<bool> DeferVerification(const std::string& setting) {
+  if (setting == "strict") return false;
+  if (setting == "deferred") return true;
+  return InvalidArgumentError("layers.verify must be \"strict\" or \"deferred\", not \"" + setting + "\"");
+}
+
+constexpr unsigned kDeferredAtATime = 3;  // as layers that are read whole before they are shown
+
 class StreamLearner : public LayerLearner {
  public:
-  StreamLearner(registry::RangeSource& source, cache::ContentStore& cache, const stream::BlobReaderOptions& reader)
-      : source_(source), cache_(cache), reader_(reader) {}
+  StreamLearner(const stream::DeferredTools& tools, const stream::BlobReaderOptions& reader, std::chrono::milliseconds read_deadline)
+      : tools_(tools), reader_(reader), read_deadline_(read_deadline) {}
+  ~StreamLearner() override {
+    for (const auto& weak : deferred_) {
+      if (const auto layer = weak.lock()) layer->Stop();
+    }
+  }
   Result<LearnedLayer> Learn(const registry::BlobRef& blob, const Digest& diff_id, LearnProgress& progress,
                              const std::function<bool()>& cancelled) override {
     HR_ASSIGN_OR_RETURN(stream::LearnedTable learned,
-                        stream::LearnLayer({blob, diff_id, reader_, cancelled, &progress.done_bytes}, source_, cache_));
+                        stream::LearnLayer({blob, diff_id, reader_, cancelled, &progress.done_bytes}, tools_.source, tools_.cache));
     return LearnedLayer{std::move(learned.table), learned.decoded};
+  }
+  std::shared_ptr<stream::LayerOpener> Defer(const registry::BlobRef& blob, const Digest& diff_id, std::shared_ptr<const format::LayerIndex> walked,
+                                             std::function<void(Result<LearnedLayer>)> on_end) override {
+    auto layer = stream::DeferredLayer::Create({blob, diff_id, std::move(walked), read_deadline_, reader_}, tools_,
+                                               [on_end = std::move(on_end)](Result<stream::LearnedTable> learned) {
+                                                 if (!learned.ok()) return on_end(learned.status());
+                                                 on_end(LearnedLayer{std::move(learned->table), learned->decoded});
+                                               });
+    {
+      MutexLock lock(mu_);
+      std::erase_if(deferred_, [](const auto& weak) { return weak.expired(); });
+      deferred_.push_back(layer);
+    }
+    layer->Start();
+    return layer;
   }
 
  private:
-  registry::RangeSource& source_;
-  cache::ContentStore& cache_;
+  const stream::DeferredTools tools_;
   const stream::BlobReaderOptions reader_;
+  const std::chrono::milliseconds read_deadline_;
+  Mutex mu_;
+  std::vector<std::weak_ptr<stream::DeferredLayer>> deferred_ HR_GUARDED_BY(mu_);  // to be stopped while all that they use is there
 };
 
 class DaemonImpl : public Daemon {
  public:
   explicit DaemonImpl(const DaemonOptions& options)
-      : config_(options.config), unmount_on_exit_(options.unmount_on_exit), toc_deadline_(options.toc_deadline), stored_(options.stored) {}
+      : config_(options.config), unmount_on_exit_(options.unmount_on_exit), toc_deadline_(options.toc_deadline), keep_ahead_(options.keep_ahead), stored_(options.stored) {}
   ~DaemonImpl() override {
     control_.reset();  // nobody changes anything any more
     if (cache_) cache_->StopEviction();
@@ -106,6 +139,7 @@ class DaemonImpl : public Daemon {
   const config::FusedConfig config_;
   const UnmountOnExit unmount_on_exit_;
   const std::chrono::milliseconds toc_deadline_;
+  const std::chrono::milliseconds keep_ahead_;
   std::vector<StoredDescriptor>* const stored_;
   Metrics metrics_;
   UniqueFd lock_;
@@ -117,10 +151,13 @@ class DaemonImpl : public Daemon {
   std::unique_ptr<stream::DecodingSource> decoding_source_;
   std::unique_ptr<ClientReader> reader_;
   std::unique_ptr<cache::ContentStore> cache_;
-  std::unique_ptr<StreamLearner> learner_;
   std::unique_ptr<stream::Streamer> streamer_;
+  stream::DeferredTurns deferred_turns_{kDeferredAtATime};
+  std::unique_ptr<StreamLearner> learner_;
   std::unique_ptr<vfs::Vfs> vfs_;
   std::unique_ptr<kernel::FuseServer> fuse_;
+  std::atomic<bool> started_{false};  // fuse_
+  stream::Gate serving_;              // for the manager's threads into fuse_
   std::unique_ptr<SessionHolders> holders_;
   std::unique_ptr<LayerManager> manager_;
   std::unique_ptr<ControlServer> control_;
@@ -152,7 +189,6 @@ Status DaemonImpl::BuildDataPath() {
   stream::BlobReaderOptions whole;
   whole.stall_deadline = std::min(Milliseconds(config_.read_deadline), kWholeStallMax);
   reader_ = std::make_unique<ClientReader>(*client_);
-  learner_ = std::make_unique<StreamLearner>(*client_, *cache_, whole);
   decoding_source_ = std::make_unique<stream::DecodingSource>(*client_, whole);
 
   stream::StreamerOptions stream;
@@ -164,6 +200,8 @@ Status DaemonImpl::BuildDataPath() {
   // An eighth of the connections is left to readers that miss.
   stream.ranges_max = static_cast<unsigned>(std::max<uint64_t>(1, config_.connections - (config_.connections + 7) / 8));
   HR_ASSIGN_OR_RETURN(streamer_, stream::Streamer::Create(stream, *cache_, *decoding_source_, *decode_pool_, *timer_, metrics_));
+  learner_ = std::make_unique<StreamLearner>(stream::DeferredTools{*client_, *cache_, *streamer_, *decode_pool_, *timer_, metrics_, deferred_turns_}, whole,
+                                             stream.read_deadline);
   vfs_ = vfs::Vfs::Create(*streamer_, metrics_);
   return OkStatus();
 }
@@ -186,11 +224,18 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
   LayerManagerOptions manager;
   manager.root = config_.root;
   manager.mountpoint = config_.mountpoint;
+  manager.keep_ahead = keep_ahead_;
   manager.invalidate = [this](const std::string& id) {
     if (fuse_) fuse_->InvalidateMount(id);
   };
+  manager.drop_pages = [this](uint32_t slot, size_t nodes) {
+    stream::Gate::Pass pass(serving_);
+    if (!pass || !started_.load()) return;
+    for (size_t i = 0; i < nodes; ++i) fuse_->DropPages(vfs::MakeNode(slot, static_cast<uint32_t>(i)));
+  };
   HR_ASSIGN_OR_RETURN(manager.learn, LearnLayers(config_.without_table));
-  manager_ = std::make_unique<LayerManager>(std::move(manager), *reader_, *learner_, *vfs_, *streamer_, metrics_);
+  HR_ASSIGN_OR_RETURN(manager.defer, DeferVerification(config_.verify));
+  manager_ = std::make_unique<LayerManager>(std::move(manager), *reader_, *learner_, *vfs_, *streamer_, *timer_, metrics_);
   HR_RETURN_IF_ERROR(manager_->Restore());
   cache_->SetMounted([this] { return manager_->MountedContents(); });
 
@@ -204,12 +249,14 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
   fuse.small_file_bytes = config_.small_file;
   HR_ASSIGN_OR_RETURN(fuse.on_read_failure, AfterDeadline(config_.after_deadline));
   HR_ASSIGN_OR_RETURN(fuse_, kernel::FuseServer::Start(fuse, *vfs_, metrics_, std::move(on_end), std::move(predecessors)));
+  started_.store(true);
   if (fuse_->can_be_succeeded()) holders_ = std::make_unique<SessionHolders>(KeeperSocket(config_), config_.mountpoint, fuse_->Descriptors(), metrics_);
   HR_ASSIGN_OR_RETURN(control_, ControlServer::Start(config_.control_socket, config_.mountpoint, *manager_, *remembered_, metrics_));
   return OkStatus();
 }
 
 void DaemonImpl::EndSession() {
+  serving_.Close();
   const bool used = Metrics::Get(metrics_.mounts) > 0 || fuse_->open_inodes() > 0;
   const bool kept = holders_ != nullptr && holders_->Any();
   const bool leave = unmount_on_exit_ == UnmountOnExit::kNo || (unmount_on_exit_ == UnmountOnExit::kAuto && used && kept);

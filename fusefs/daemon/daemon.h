@@ -29,6 +29,8 @@ struct DaemonOptions {
   // A table of contents must come within this time, retries included: below the 30 s that the snapshotter gives a Mount by default, so
   // that the caller hears which registry failed and not only that time is up.
   std::chrono::milliseconds toc_deadline{25'000};
+  // A layer that was attached before anybody asked is forgotten after this.
+  std::chrono::milliseconds keep_ahead{600'000};
 };
 
 class Daemon {

@@ -15,8 +15,6 @@ namespace {
 // containerd asks for the layers of an image one after the other; what it will ask next is fetched meanwhile.
 constexpr size_t kTablesAhead = 16;
 constexpr size_t kStreamsAhead = 3;
-// Attached ahead and not asked for: containerd may be busy with a layer that it unpacks itself.
-constexpr std::chrono::minutes kKeepAhead{10};
 // eStargz: footer and, nearly always, the table in front of it, in one request.
 constexpr uint64_t kTailBytes = 256 << 10;
 
@@ -60,9 +58,10 @@ std::shared_ptr<LayerManager::Layer> LayerManager::Begin(const LayerAsk& ask) {
 
 // Layers of the image from `from` on, before anybody asks for them. `streams`: those that must be learned, too.
 void LayerManager::BeginAhead(const std::string& image_ref, const std::string& manifest_digest, const Image& image, size_t from, bool streams) {
-  const TimePoint keep_until = std::chrono::steady_clock::now() + kKeepAhead;
+  const TimePoint keep_until = std::chrono::steady_clock::now() + options_.keep_ahead;
   const size_t end = std::min(image.layers.size(), from + kTablesAhead);
   size_t streams_left = streams && options_.learn ? kStreamsAhead : 0;
+  bool begun = false;
   for (size_t i = from; i < end && !stopping_.load(); ++i) {
     const ImageLayer& described = image.layers[i];
     LayerAsk ask{described.blob, "", image_ref, manifest_digest};
@@ -85,7 +84,9 @@ void LayerManager::BeginAhead(const std::string& image_ref, const std::string& m
       layer->keep_until = keep_until;
     }
     ahead_pool_.Post([this, layer] { Attach(layer); });
+    begun = true;
   }
+  if (begun) DropLater();  // what nobody asked for by then
 }
 
 void LayerManager::Attach(const std::shared_ptr<Layer>& layer) {
@@ -156,9 +157,16 @@ Result<bool> LayerManager::AttachByManifest(const std::shared_ptr<Layer>& layer)
     log::Warn("a layer's table of contents cannot be used, the whole layer is read instead image={} layer={} error=\"{}\"", ask.image_ref,
               ask.blob.ToString(), unreadable.ToString());
   }
-  if (auto kept = KeptTable(ask, described)) {
+  if (auto kept = KeptTable(ask, described.diff_id)) {
     HR_RETURN_IF_ERROR(Keep(layer, std::move(*kept)));
     return true;
+  }
+  if (options_.learn && options_.defer) {
+    HR_ASSIGN_OR_RETURN(std::optional<Table> walked, Walk(ask, described));
+    if (walked) {
+      HR_RETURN_IF_ERROR(Keep(layer, std::move(*walked)));
+      return true;
+    }
   }
   if (!options_.learn) return UnimplementedError("it has no table of contents (layers.without_table = \"leave\")");
   Learn(layer, described);
@@ -237,14 +245,14 @@ Status LayerManager::LearnNow(const std::shared_ptr<Layer>& layer, const ImageLa
   return Keep(layer, std::move(table));
 }
 
-std::optional<LayerManager::Table> LayerManager::KeptTable(const LayerAsk& ask, const ImageLayer& described) const {
+std::optional<LayerManager::Table> LayerManager::KeptTable(const LayerAsk& ask, const Digest& diff_id) const {
   Table table;
   auto kept = store_.LoadLearned(ask, &table.bytes);
   if (!kept.ok()) {
     if (!IsNotFound(kept.status())) log::Warn("a kept table is not used error=\"{}\"", kept.status().ToString());
     return std::nullopt;
   }
-  if (kept->diff_id != described.diff_id) return std::nullopt;
+  if (kept->diff_id != diff_id) return std::nullopt;
   auto index = ReadTable(*kept, table.bytes);
   if (!index.ok()) {
     log::Warn("a kept table is not used layer={} error=\"{}\"", ask.blob.ToString(), index.status().ToString());
@@ -261,8 +269,7 @@ Status LayerManager::Keep(const std::shared_ptr<Layer>& layer, Table table) {
   MutexLock control(control_mu_);
   HR_ASSIGN_OR_RETURN(table.record.slot, store_.TakeSlot());
   HR_RETURN_IF_ERROR(store_.SaveLayer(table.record, table.bytes));
-  layer->source = std::make_shared<const stream::LayerSource>(
-      stream::LayerSource{table.record.Blob(), std::make_shared<const format::LayerIndex>(std::move(table.index))});
+  layer->source = MakeSource(layer, table.record, std::move(table.index));
   layer->record = std::move(table.record);
   return OkStatus();
 }

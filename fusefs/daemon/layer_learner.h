@@ -1,16 +1,19 @@
-// LayerLearner: the seam between LayerManager and what reads a whole layer to learn its table of contents (stream/learn_layer.h). Thread-safe;
-// Learn blocks for as long as the layer takes to come.
+// LayerLearner: the seam between LayerManager and what reads a whole layer to learn its table of contents: before it is shown (stream/learn_layer.h) or while it is
+// (stream/deferred_layer.h). Thread-safe; Learn blocks for as long as the layer takes to come.
 #ifndef HEADRACE_FUSEFS_DAEMON_LAYER_LEARNER_H_
 #define HEADRACE_FUSEFS_DAEMON_LAYER_LEARNER_H_
 
 #include <atomic>
 #include <cstdint>
 #include <functional>
+#include <memory>
 #include <string>
 
 #include "fusefs/base/digest.h"
 #include "fusefs/base/status.h"
+#include "fusefs/format/layer_index.h"
 #include "fusefs/registry/range_source.h"
+#include "fusefs/stream/streamer.h"
 
 namespace headrace::daemon {
 
@@ -31,6 +34,9 @@ class LayerLearner {
   // from any thread).
   virtual Result<LearnedLayer> Learn(const registry::BlobRef& blob, const Digest& diff_id, LearnProgress& progress,
                                      const std::function<bool()>& cancelled) = 0;
+  // Begins to read a plain tar whose table was walked; its files are opened by what comes back. `on_end` says how it ended, once at most, on a thread of its own, and must not block.
+  virtual std::shared_ptr<stream::LayerOpener> Defer(const registry::BlobRef& blob, const Digest& diff_id, std::shared_ptr<const format::LayerIndex> walked,
+                                                     std::function<void(Result<LearnedLayer>)> on_end) = 0;
 };
 
 }  // namespace headrace::daemon

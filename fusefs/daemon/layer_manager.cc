@@ -1,5 +1,6 @@
 #include "fusefs/daemon/layer_manager.h"
 
+#include <algorithm>
 #include <chrono>
 #include <utility>
 
@@ -47,12 +48,13 @@ Result<LayerAsk> ParseAsk(const MountArgs& args) {
 }  // namespace
 
 LayerManager::LayerManager(LayerManagerOptions options, RegistryReader& reader, LayerLearner& learner, vfs::Vfs& vfs,
-                           stream::Streamer& streamer, Metrics& metrics)
+                           stream::Streamer& streamer, Timer& timer, Metrics& metrics)
     : options_(std::move(options)),
       reader_(reader),
       learner_(learner),
       vfs_(vfs),
       streamer_(streamer),
+      timer_(timer),
       metrics_(metrics),
       store_(options_.root),
       catalog_(reader),
@@ -60,7 +62,10 @@ LayerManager::LayerManager(LayerManagerOptions options, RegistryReader& reader, 
       ahead_pool_("attach-ahead", kAheadThreads),
       attach_pool_("attach", kAttachThreads) {}
 
-LayerManager::~LayerManager() { stopping_.store(true); }
+LayerManager::~LayerManager() {
+  stopping_.store(true);
+  timed_->Close();
+}
 
 Result<Mounted> LayerManager::Answer(const std::string& id) const {
   HR_ASSIGN_OR_RETURN(vfs::MountInfo info, vfs_.GetMount(id));
@@ -94,25 +99,18 @@ Result<Mounted> LayerManager::Mount(const MountArgs& args) {
   HR_ASSIGN_OR_RETURN(bool shown, AlreadyShown(args, ask.Key()));
   if (shown) return Answer(args.id);
 
-  std::shared_ptr<Layer> layer = Begin(ask);
-  auto wait = [&]() -> Result<Mounted> {
-    const TimePoint asked = std::chrono::steady_clock::now();
+  std::list<Mounting>::iterator mounting;
+  {
     MutexLock lock(mu_);
-    // A layer whose whole blob must be read first is no reason to keep the caller's thread.
-    attached_.WaitUntil(mu_, asked + options_.pending_after, [&] { return layer->done; });
-    attached_.WaitUntil(mu_, asked + kAttachWait, [&] { return layer->done || layer->learning; });
-    if (layer->done && layer->failure.ok()) return Mounted{};
-    if (layer->done) return layer->failure;
-    if (!layer->learning) return DeadlineExceededError(ask.Name() + ": its table of contents is still being fetched");
-    layer->keep_until = std::chrono::steady_clock::now() + kKeepPending;
-    Mounted pending;
-    pending.pending = true;
-    pending.done_bytes = layer->progress.done_bytes.load();
-    pending.total_bytes = layer->progress.total_bytes.load();
-    return pending;
-  };
-  Result<Mounted> result = wait();
-  if (result.ok() && !result->pending) result = ShowNew(args, layer);
+    mounting = mounting_.insert(mounting_.end(), Mounting{args.id});
+  }
+  std::shared_ptr<Layer> layer = Begin(ask);
+  Result<Mounted> result = Await(layer);
+  if (result.ok() && !result->pending) result = ShowNew(args, layer, *mounting);
+  {
+    MutexLock lock(mu_);
+    mounting_.erase(mounting);
+  }
   Unpin(layer);
   if (result.ok() && !result->pending) {
     log::Info("mounted id={} parent={} layer={} format={} files={}", args.id, args.parent_id, args.blob_digest,
@@ -121,8 +119,31 @@ Result<Mounted> LayerManager::Mount(const MountArgs& args) {
   return result;
 }
 
-Result<Mounted> LayerManager::ShowNew(const MountArgs& args, const std::shared_ptr<Layer>& layer) {
+// Until the layer can be shown, or it is clear that this takes longer.
+Result<Mounted> LayerManager::Await(const std::shared_ptr<Layer>& layer) {
+  const TimePoint asked = std::chrono::steady_clock::now();
+  MutexLock lock(mu_);
+  // A layer whose whole blob must be read first is no reason to keep the caller's thread.
+  attached_.WaitUntil(mu_, asked + options_.pending_after, [&] { return layer->done; });
+  attached_.WaitUntil(mu_, asked + kAttachWait, [&] { return layer->done || layer->learning; });
+  if (layer->done && layer->failure.ok()) return Mounted{};
+  if (layer->done) return layer->failure;
+  if (!layer->learning) return DeadlineExceededError(layer->ask.Name() + ": its table of contents is still being fetched");
+  layer->keep_until = std::chrono::steady_clock::now() + kKeepPending;
+  Mounted pending;
+  pending.pending = true;
+  pending.done_bytes = layer->progress.done_bytes.load();
+  pending.total_bytes = layer->progress.total_bytes.load();
+  return pending;
+}
+
+Result<Mounted> LayerManager::ShowNew(const MountArgs& args, const std::shared_ptr<Layer>& layer, const Mounting& mounting) {
   MutexLock control(control_mu_);
+  {
+    // The one who asked died and its successor cleaned up: nobody would ever take this mount away.
+    MutexLock lock(mu_);
+    if (mounting.taken_away) return CancelledError("mount " + args.id + " was taken away while its layer was being attached");
+  }
   // Another Mount or Unmount may have come between.
   HR_ASSIGN_OR_RETURN(bool shown_meanwhile, AlreadyShown(args, layer->ask.Key()));
   if (shown_meanwhile) return Answer(args.id);
@@ -181,6 +202,22 @@ void LayerManager::DropUnusedLayers() {
   UpdateGauges();
 }
 
+void LayerManager::DropLater() {
+  timer_.After(options_.keep_ahead + std::chrono::milliseconds(1), [this, timed = timed_] {
+    stream::Gate::Pass pass(*timed);
+    if (!pass) return;
+    ahead_pool_.Post([this] {
+      {
+        MutexLock control(control_mu_);
+        DropUnusedLayers();
+      }
+      MutexLock lock(mu_);
+      const bool more = std::any_of(layers_.begin(), layers_.end(), [](const auto& item) { return item.second->pins == 0 && item.second->mounts == 0; });
+      if (more && !stopping_.load()) DropLater();  // not attached yet, or not for so long
+    });
+  });
+}
+
 Result<std::string> LayerManager::Check(const std::string& id) const {
   HR_ASSIGN_OR_RETURN(Mounted mounted, Answer(id));
   return mounted.path;
@@ -200,6 +237,7 @@ Result<bool> LayerManager::TakeAway(const std::string& id) {
   std::shared_ptr<Layer> layer;
   {
     MutexLock lock(mu_);
+    for (Mounting& mounting : mounting_) mounting.taken_away = mounting.taken_away || mounting.id == id;
     if (auto it = mounts_.find(id); it != mounts_.end()) layer = it->second.layer;
     for (const auto& [other, other_shown] : mounts_) {
       if (other_shown.record.parent_id == id) return FailedPreconditionError("mount " + other + " stands on mount " + id);
@@ -220,6 +258,14 @@ Result<bool> LayerManager::TakeAway(const std::string& id) {
   return true;
 }
 
+std::string_view LayerManager::FormatName(const Layer& layer) {
+  switch (layer.deferred.load()) {
+    case Deferred::kVerified: return TableKindName(TableKind::kLearned);
+    case Deferred::kWrong: return "wrong";
+    default: return TableKindName(layer.record.kind);
+  }
+}
+
 std::vector<LayerState> LayerManager::Layers() const {
   std::map<std::string, std::pair<std::shared_ptr<Layer>, std::vector<std::string>>> by_key;
   {
@@ -236,7 +282,7 @@ std::vector<LayerState> LayerManager::Layers() const {
     LayerState state;
     state.blob_digest = layer->ask.blob.ToString();
     state.image_ref = layer->record.ask.image_ref;
-    state.format = TableKindName(layer->record.kind);
+    state.format = FormatName(*layer);
     for (const format::Entry& entry : layer->source->index->entries) {
       if (entry.type != format::EntryType::kRegular) continue;
       ++state.files;

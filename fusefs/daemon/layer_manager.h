@@ -14,6 +14,7 @@
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <list>
 #include <map>
 #include <memory>
 #include <optional>
@@ -29,6 +30,7 @@
 #include "fusefs/daemon/layer_learner.h"
 #include "fusefs/daemon/layer_store.h"
 #include "fusefs/daemon/registry_reader.h"
+#include "fusefs/stream/gate.h"
 #include "fusefs/stream/streamer.h"
 #include "fusefs/vfs/vfs.h"
 
@@ -70,14 +72,20 @@ struct LayerManagerOptions {
   std::string mountpoint;
   // Layers without a table of contents are read whole and learned; false: they are left to containerd (Unimplemented).
   bool learn = true;
+  // Large plain tars among them are shown at once and verified while they are read.
+  bool defer = false;
   std::chrono::milliseconds pending_after{2000};
+  // How long a layer is kept that was attached ahead of a Mount which did not come: containerd may be busy with a layer that it unpacks itself.
+  std::chrono::milliseconds keep_ahead{600'000};
   // After a mount went: the kernel must forget its name. Called without a lock held.
   std::function<void(const std::string& id)> invalidate;
+  // A layer is wrong: the kernel must drop what it has of the files of this slot, nodes 0 .. nodes - 1.
+  std::function<void(uint32_t slot, size_t nodes)> drop_pages;
 };
 
 class LayerManager {
  public:
-  LayerManager(LayerManagerOptions options, RegistryReader& reader, LayerLearner& learner, vfs::Vfs& vfs, stream::Streamer& streamer,
+  LayerManager(LayerManagerOptions options, RegistryReader& reader, LayerLearner& learner, vfs::Vfs& vfs, stream::Streamer& streamer, Timer& timer,
                Metrics& metrics);
   ~LayerManager();
 
@@ -87,6 +95,7 @@ class LayerManager {
   // Errors as in control.proto: Unimplemented, InvalidArgument, NotFound (parent), AlreadyExists, DataLoss, registry or disk trouble.
   Result<Mounted> Mount(const MountArgs& args);
   Result<std::string> Check(const std::string& id) const;
+  // A Mount of the id that is under way is taken away too: it comes back with Cancelled.
   Status Unmount(const std::string& id);
   std::vector<LayerState> Layers() const;
 
@@ -96,6 +105,8 @@ class LayerManager {
 
  private:
   using TimePoint = std::chrono::steady_clock::time_point;
+  // How far a layer is that is verified while it is read.
+  enum class Deferred : uint8_t { kNot, kUnknown, kVerified, kWrong };
   struct Layer {
     explicit Layer(LayerAsk a) : ask(std::move(a)) {}
     const LayerAsk ask;
@@ -108,8 +119,14 @@ class LayerManager {
     uint64_t pins = 0;    // Mounts under way
     uint64_t mounts = 0;  // that show it
     std::shared_ptr<const std::vector<Digest>> contents;  // null until somebody asked
+    std::atomic<Deferred> deferred{Deferred::kNot};
     TimePoint keep_until;  // without pins and mounts it stays until then: attached ahead, or somebody will ask again
     LearnProgress progress;
+  };
+  // A Mount under way.
+  struct Mounting {
+    std::string id;
+    bool taken_away = false;
   };
   struct Shown {
     MountRecord record;
@@ -125,13 +142,17 @@ class LayerManager {
   Result<Mounted> Answer(const std::string& id) const;
   // The answer for an id that is shown already, or nothing.
   Result<bool> AlreadyShown(const MountArgs& args, const std::string& layer_key) const;
-  Result<Mounted> ShowNew(const MountArgs& args, const std::shared_ptr<Layer>& layer);
+  Result<Mounted> Await(const std::shared_ptr<Layer>& layer);
+  Result<Mounted> ShowNew(const MountArgs& args, const std::shared_ptr<Layer>& layer, const Mounting& mounting);
   void Unpin(const std::shared_ptr<Layer>& layer);
   Status Show(const MountRecord& record, const std::shared_ptr<Layer>& layer);
   // The mount's part of Unmount; whether it was shown.
   Result<bool> TakeAway(const std::string& id);
   void DropUnusedLayers();
+  // After `keep_ahead`.
+  void DropLater();
   void UpdateGauges();
+  static std::string_view FormatName(const Layer& layer);
 
   // layer_attach.cc
   // The layer, pinned for the caller; begins to attach it if nobody did.
@@ -146,13 +167,22 @@ class LayerManager {
   Result<Table> FetchEstargz(LayerRecord record);
   void Learn(const std::shared_ptr<Layer>& layer, const ImageLayer& described);
   Status LearnNow(const std::shared_ptr<Layer>& layer, const ImageLayer& described);
-  std::optional<Table> KeptTable(const LayerAsk& ask, const ImageLayer& described) const;
+  std::optional<Table> KeptTable(const LayerAsk& ask, const Digest& diff_id) const;
   Status Keep(const std::shared_ptr<Layer>& layer, Table table);
   void Finish(const std::shared_ptr<Layer>& layer, const Status& failure);
   bool Abandoned(const Layer& layer);
 
   // layer_cache.cc
   std::shared_ptr<const std::vector<Digest>> ContentsOf(Layer& layer) const;
+
+  // layer_defer.cc
+  // The table of a large plain tar from its headers; nothing if it is none, or has too many headers: to be learned.
+  Result<std::optional<Table>> Walk(const LayerAsk& ask, const ImageLayer& described);
+  // How the layer's files are opened. Begins to read a walked layer.
+  std::shared_ptr<const stream::LayerSource> MakeSource(const std::shared_ptr<Layer>& layer, const LayerRecord& record, format::LayerIndex index);
+  void DeferredEnded(const std::shared_ptr<Layer>& layer, const Result<LearnedLayer>& learned);
+  // What a walked layer on the disk has become since: a learned one, if that is known by now.
+  Status Settle(LayerRecord* record, format::LayerIndex* index) const;
 
   // layer_restore.cc
   Result<std::shared_ptr<Layer>> RestoreLayer(const std::string& key);
@@ -164,6 +194,7 @@ class LayerManager {
   LayerLearner& learner_;
   vfs::Vfs& vfs_;
   stream::Streamer& streamer_;
+  Timer& timer_;
   Metrics& metrics_;
   LayerStore store_;
   ImageCatalog catalog_;
@@ -174,6 +205,8 @@ class LayerManager {
   CondVar attached_;
   std::map<std::string, std::shared_ptr<Layer>> layers_ HR_GUARDED_BY(mu_);  // by key
   std::map<std::string, Shown> mounts_ HR_GUARDED_BY(mu_);                   // by id
+  std::list<Mounting> mounting_ HR_GUARDED_BY(mu_);
+  const std::shared_ptr<stream::Gate> timed_ = std::make_shared<stream::Gate>();  // for what the timer still has of us
 
   // Last: their tasks use all of the above. Those of a pool post to the ones before it.
   ThreadPool learn_pool_;

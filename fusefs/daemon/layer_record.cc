@@ -9,7 +9,7 @@
 namespace headrace::daemon {
 namespace {
 
-constexpr std::array<std::string_view, 4> kNames = {"headrace", "zstd:chunked", "estargz", "learned"};
+constexpr std::array<std::string_view, 5> kNames = {"headrace", "zstd:chunked", "estargz", "learned", "deferred"};
 
 std::span<const uint8_t> Bytes(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
 
@@ -38,6 +38,7 @@ Result<format::LayerIndex> ReadTable(const LayerRecord& record, std::string_view
     case TableKind::kEstargz:
       return format::ReadEstargzToc(Bytes(bytes), record.estargz_toc, record.estargz_offset, record.blob_size);
     case TableKind::kLearned:
+    case TableKind::kWalked:
       if (Digest::Of(bytes) != record.table) return DataLossError("the learned table on disk has another digest");
       return format::ReadLearnedTable(bytes);
   }

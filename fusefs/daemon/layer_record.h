@@ -1,8 +1,8 @@
 // LayerRecord: a layer as headrace-fused knows it: the blob, where its table of contents comes from, and how the table is read. Values; pure.
 //
-// A table is one of four: ours or containers/storage's zstd:chunked (both located by a TocLocation), eStargz's, or one that was *learned* by reading the whole
-// blob once (stream/learn_layer.h). Whatever is read through a table was verified by it; the table by a digest that leads to the manifest, or, if learned,
-// by the blob's own digest.
+// A table is one of five: ours or containers/storage's zstd:chunked (both located by a TocLocation), eStargz's, one that was *learned* by reading the whole
+// blob once (stream/learn_layer.h), or one that was *walked* (stream/deferred_layer.h) and knows no digests: the layer is verified as a whole while it is read. Whatever is read through a table was verified by it; the table by a digest that leads to the manifest, or, if learned,
+// by the blob's own digest. Not so a walked one.
 #ifndef HEADRACE_FUSEFS_DAEMON_LAYER_RECORD_H_
 #define HEADRACE_FUSEFS_DAEMON_LAYER_RECORD_H_
 
@@ -18,9 +18,9 @@
 
 namespace headrace::daemon {
 
-enum class TableKind : uint8_t { kHeadrace, kZstdChunked, kEstargz, kLearned };
+enum class TableKind : uint8_t { kHeadrace, kZstdChunked, kEstargz, kLearned, kWalked };
 
-// "headrace", "zstd:chunked", "estargz", "learned".
+// "headrace", "zstd:chunked", "estargz", "learned", "deferred".
 std::string_view TableKindName(TableKind kind);
 Result<TableKind> ParseTableKind(std::string_view name);
 
@@ -43,9 +43,9 @@ struct LayerRecord {
   format::TocLocation toc;      // kHeadrace, kZstdChunked
   Digest estargz_toc;           // kEstargz: of the JSON
   uint64_t estargz_offset = 0;  // kEstargz: of the table in the blob
-  uint64_t blob_size = 0;       // kEstargz, kLearned
-  Digest table;                 // kLearned: of the table on disk
-  Digest diff_id;               // kLearned: of the tar
+  uint64_t blob_size = 0;       // kEstargz, kLearned, kWalked
+  Digest table;                 // kLearned, kWalked: of the table on disk
+  Digest diff_id;               // kLearned, kWalked: of the tar
   bool decoded = false;         // kLearned: offsets are those of the tar and not of the blob
 
   registry::BlobRef Blob() const { return {ask.image_ref, ask.blob, decoded, blob_size}; }

@@ -72,9 +72,9 @@ Result<std::shared_ptr<LayerManager::Layer>> LayerManager::RestoreLayer(const st
   if (!table.ok()) return table.status().Annotate(record.ask.Name());
   auto index = ReadTable(record, *table);
   if (!index.ok()) return index.status().Annotate(record.ask.Name() + ": table of contents on disk");
+  if (record.kind == TableKind::kWalked) HR_RETURN_IF_ERROR(Settle(&record, &*index).Annotate(record.ask.Name()));
   auto layer = std::make_shared<Layer>(record.ask);
-  layer->source = std::make_shared<const stream::LayerSource>(
-      stream::LayerSource{record.Blob(), std::make_shared<const format::LayerIndex>(std::move(*index))});
+  layer->source = MakeSource(layer, record, std::move(*index));
   layer->record = std::move(record);
   layer->started = layer->done = true;
   MutexLock lock(mu_);

@@ -105,7 +105,8 @@ Status GetTablePlace(const Json& json, LayerRecord& record) {
       HR_ASSIGN_OR_RETURN(record.blob_size, Natural(json, "blob_size"));
       return OkStatus();
     }
-    case TableKind::kLearned: {
+    case TableKind::kLearned:
+    case TableKind::kWalked: {
       HR_ASSIGN_OR_RETURN(record.table, Digest::Parse(json.at("table_digest").get<std::string>()));
       HR_ASSIGN_OR_RETURN(record.diff_id, Digest::Parse(json.at("diff_id").get<std::string>()));
       record.decoded = json.at("decoded").get<bool>();
@@ -174,6 +175,7 @@ Status LayerStore::SaveLayer(const LayerRecord& layer, std::string_view toc) {
       json["blob_size"] = layer.blob_size;
       break;
     case TableKind::kLearned:
+    case TableKind::kWalked:
       SetLearned(layer, json);
       break;
   }

@@ -50,8 +50,13 @@ Status CheckTableSize(uint64_t bytes) {
 
 }  // namespace
 
+const Digest& UnknownDigest() {
+  static const Digest digest = Digest::Of("Headrace: this chunk was not read yet");
+  return digest;
+}
+
 Status TarIndexer::OnRaw(std::span<const uint8_t> bytes) {
-  tar_lane_.Update(bytes);
+  if (sink_ != nullptr) tar_lane_.Update(bytes);
   tar_size_ += bytes.size();
   return OkStatus();
 }
@@ -72,7 +77,7 @@ Status TarIndexer::OnEntry(const TarEntry& entry) {
   entries_.push_back(std::move(written));
   stored_done_ = region_begin_ = 0;
   region_ = 0;
-  return entry.IsRegular() && entry.size > 0 ? sink_.BeginFile(entry.size) : OkStatus();
+  return sink_ != nullptr && entry.IsRegular() && entry.size > 0 ? sink_->BeginFile(entry.size) : OkStatus();
 }
 
 Status TarIndexer::CountChunk() {
@@ -107,7 +112,7 @@ Status TarIndexer::EndChunk() {
     HR_RETURN_IF_ERROR(CountChunk());
     entry.chunks.push_back({covered, chunk_.file_offset - covered, chunk_.blob_offset, 0, ChunkKind::kZeros, {}, 0, {}});
   }
-  chunk_.digest = chunk_lane_.Finish();
+  chunk_.digest = sink_ != nullptr ? chunk_lane_.Finish() : UnknownDigest();
   HR_RETURN_IF_ERROR(CountChunk());
   entry.chunks.push_back(chunk_);
   entry.end_offset = chunk_.blob_offset + chunk_.blob_size;
@@ -115,18 +120,35 @@ Status TarIndexer::EndChunk() {
   return OkStatus();
 }
 
+Result<uint64_t> TarIndexer::Advance(uint64_t bytes) {
+  bytes = std::min(bytes, chunk_.size - chunk_.blob_size);
+  chunk_.blob_size += bytes;
+  tar_size_ += bytes;
+  stored_done_ += bytes;
+  if (chunk_.blob_size == chunk_.size) HR_RETURN_IF_ERROR(EndChunk());
+  return bytes;
+}
+
 Status TarIndexer::OnContent(std::span<const uint8_t> bytes) {
+  if (sink_ == nullptr) return OnSkipped(bytes.size());
   while (!bytes.empty()) {
     if (!in_chunk_) StartChunk();
     const std::span<const uint8_t> piece = bytes.first(std::min<uint64_t>(bytes.size(), chunk_.size - chunk_.blob_size));
     const std::array<Sha256Lane*, 2> lanes = {&tar_lane_, &chunk_lane_};
     UpdateLanes(lanes, piece);
-    HR_RETURN_IF_ERROR(sink_.Content(chunk_.file_offset + chunk_.blob_size, piece));
-    chunk_.blob_size += piece.size();
-    tar_size_ += piece.size();
-    stored_done_ += piece.size();
+    HR_RETURN_IF_ERROR(sink_->Content(chunk_.file_offset + chunk_.blob_size, piece));
+    HR_RETURN_IF_ERROR(Advance(piece.size()).status());
     bytes = bytes.subspan(piece.size());
-    if (chunk_.blob_size == chunk_.size) HR_RETURN_IF_ERROR(EndChunk());
+  }
+  return OkStatus();
+}
+
+Status TarIndexer::OnSkipped(uint64_t bytes) {
+  HEADRACE_CHECK(sink_ == nullptr);
+  while (bytes > 0) {
+    if (!in_chunk_) StartChunk();
+    HR_ASSIGN_OR_RETURN(const uint64_t taken, Advance(bytes));
+    bytes -= taken;
   }
   return OkStatus();
 }
@@ -141,7 +163,14 @@ Status TarIndexer::OnEntryEnd() {
     if (entry.end_offset == 0) entry.end_offset = tar_size_;
   }
   if (entry.chunks.size() == 1) entry.file_digest = entry.chunks[0].digest;
-  return sink_.EndFile(entry.chunks);
+  return sink_ != nullptr ? sink_->EndFile(entry.chunks) : OkStatus();
+}
+
+Result<std::string> TarIndexer::Table(uint64_t tar_size) {
+  HR_RETURN_IF_ERROR(DropOverwritten(entries_).status());
+  std::string table = std::to_string(tar_size) + "\n" + TocJson(entries_, Digest());
+  HR_RETURN_IF_ERROR(CheckTableSize(table.size()));
+  return table;
 }
 
 Result<TarIndexer::Learned> TarIndexer::Finish() {
@@ -149,10 +178,58 @@ Result<TarIndexer::Learned> TarIndexer::Finish() {
   Learned learned;
   learned.diff_id = tar_lane_.Finish();
   learned.tar_size = tar_size_;
-  HR_RETURN_IF_ERROR(DropOverwritten(entries_).status());
-  learned.table = std::to_string(tar_size_) + "\n" + TocJson(entries_, Digest());
-  HR_RETURN_IF_ERROR(CheckTableSize(learned.table.size()));
+  HR_ASSIGN_OR_RETURN(learned.table, Table(tar_size_));
   return learned;
+}
+
+Status TarWalk::Write(std::span<const uint8_t> bytes) {
+  TarReader& reader = indexer_.reader_;
+  while (!bytes.empty()) {
+    if (reader.skippable() > 0) {
+      const uint64_t inside = std::min<uint64_t>(reader.skippable(), bytes.size());
+      HR_RETURN_IF_ERROR(reader.Skip(reader.skippable()));
+      bytes = bytes.subspan(inside);
+      continue;
+    }
+    // A block at a time: contents may begin behind any of them.
+    const std::span<const uint8_t> piece = bytes.first(std::min<size_t>(bytes.size(), kTarBlock));
+    HR_RETURN_IF_ERROR(reader.Write(piece));
+    bytes = bytes.subspan(piece.size());
+  }
+  if (reader.skippable() > 0) HR_RETURN_IF_ERROR(reader.Skip(reader.skippable()));
+  return OkStatus();
+}
+
+Result<std::string> TarWalk::Finish(uint64_t tar_size) {
+  HR_RETURN_IF_ERROR(indexer_.reader_.Finish());
+  if (position() > tar_size) return InvalidArgumentError("tar is truncated: it ends at byte " + std::to_string(tar_size));
+  return indexer_.Table(tar_size);
+}
+
+namespace {
+
+std::string CompareEntries(const Entry& x, const Entry& y) {
+  const bool same = x.type == y.type && x.name == y.name && x.link_target == y.link_target && x.mode == y.mode && x.uid == y.uid && x.gid == y.gid &&
+                    x.dev_major == y.dev_major && x.dev_minor == y.dev_minor && x.mtime_s == y.mtime_s && x.mtime_ns == y.mtime_ns && x.size == y.size &&
+                    x.first_chunk == y.first_chunk && x.chunk_count == y.chunk_count && x.xattrs == y.xattrs;
+  return same ? "" : "entry " + Quoted(x.name) + " and entry " + Quoted(y.name) + " differ";
+}
+
+}  // namespace
+
+std::string CompareShapes(const LayerIndex& a, const LayerIndex& b) {
+  if (a.entries.size() != b.entries.size() || a.chunks.size() != b.chunks.size() || a.blob_size != b.blob_size) return "sizes differ";
+  for (size_t i = 0; i < a.entries.size(); ++i) {
+    if (std::string different = CompareEntries(a.entries[i], b.entries[i]); !different.empty()) return different;
+  }
+  for (size_t i = 0; i < a.chunks.size(); ++i) {
+    const Chunk& x = a.chunks[i];
+    const Chunk& y = b.chunks[i];
+    const bool same = x.file_offset == y.file_offset && x.size == y.size && x.blob_offset == y.blob_offset && x.blob_size == y.blob_size && x.kind == y.kind &&
+                      x.codec == y.codec && x.inner_offset == y.inner_offset;
+    if (!same) return "chunk " + std::to_string(i) + " differs";
+  }
+  return "";
 }
 
 Result<LayerIndex> ReadLearnedTable(std::string_view table) {

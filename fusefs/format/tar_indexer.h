@@ -5,6 +5,9 @@
 //
 // An entry that the table could not say (attributes out of range, impossible names and links, too many of anything) is refused when its header comes, before the rest
 // of the layer is read.
+//
+// The same without the contents is a *walk* (TarWalk): a table of everything but the digests, for those who serve the layer before all of it was seen.
+//
 // One thread; CPU only, but for what the sink does. Memory: the entries, and one chunk's place.
 // Errors: InvalidArgument (not a tar, or one that no container runtime unpacks), ResourceExhausted (limits.h), and whatever the sink returns.
 #ifndef HEADRACE_FUSEFS_FORMAT_TAR_INDEXER_H_
@@ -42,7 +45,7 @@ class TarIndexer : private TarReader::Handler {
  public:
   static constexpr uint64_t kChunkSize = 4ull << 20;
 
-  explicit TarIndexer(ContentSink& sink) : sink_(sink), reader_(*this) {}  // the sink outlives the indexer
+  explicit TarIndexer(ContentSink& sink) : sink_(&sink), reader_(*this) {}  // the sink outlives the indexer
 
   Status Write(std::span<const uint8_t> tar) { return reader_.Write(tar); }
   struct Learned {
@@ -51,17 +54,26 @@ class TarIndexer : private TarReader::Handler {
     uint64_t tar_size = 0;
   };
   Result<Learned> Finish();
+  // Of the tar, so far. In ContentSink::BeginFile: where the file's content begins.
+  uint64_t position() const { return tar_size_; }
 
  private:
+  friend class TarWalk;
+  TarIndexer() : reader_(*this) {}  // walks: nothing is hashed
+
   Status OnRaw(std::span<const uint8_t> bytes) override;
   Status OnEntry(const TarEntry& entry) override;
   Status OnContent(std::span<const uint8_t> bytes) override;
+  Status OnSkipped(uint64_t bytes) override;
   Status OnEntryEnd() override;
   Status CountChunk();
   void StartChunk();
   Status EndChunk();
+  // So many bytes of content went by, at most those that are left of the open chunk: how many it took.
+  Result<uint64_t> Advance(uint64_t bytes);
+  Result<std::string> Table(uint64_t tar_size);
 
-  ContentSink& sink_;
+  ContentSink* const sink_ = nullptr;  // null: a walk
   TarReader reader_;
   Sha256Lane tar_lane_;
   Sha256Lane chunk_lane_;
@@ -75,6 +87,29 @@ class TarIndexer : private TarReader::Handler {
   size_t region_ = 0;         // sparse files: the region it is in,
   uint64_t region_begin_ = 0;  // and the stored bytes of the regions before that one
 };
+
+// The table of contents of a plain tar from its headers alone. The one who calls brings the bytes; what stands between is left out.
+// In place of digests of chunks and files its table has kUnknownDigest, which no bytes have: whoever takes it for a learned one serves nothing.
+class TarWalk {
+ public:
+  TarWalk() = default;
+  // The bytes from position() on. Less than was given may have been of use; position() tells.
+  Status Write(std::span<const uint8_t> bytes);
+  // Where to go on reading: behind the contents.
+  uint64_t position() const { return indexer_.reader_.position(); }
+  bool at_end() const { return indexer_.reader_.at_trailer(); }
+  // `tar_size`: of the whole tar.
+  Result<std::string> Finish(uint64_t tar_size);
+
+ private:
+  TarIndexer indexer_;
+};
+
+// SHA-256 of a sentence that is no file's content.
+const Digest& UnknownDigest();
+
+// Two tables of one tar: the same entries in the same order, cut in the same way; digests are not compared. The first difference in words, or "".
+std::string CompareShapes(const LayerIndex& a, const LayerIndex& b);
 
 // The text form of a table that was learned, for the disk. Its digest is the caller's business.
 Result<LayerIndex> ReadLearnedTable(std::string_view table);

@@ -29,6 +29,17 @@ Status TarReader::Write(std::span<const uint8_t> bytes) {
   return OkStatus();
 }
 
+Status TarReader::Skip(uint64_t bytes) {
+  HR_RETURN_IF_ERROR(failed_);
+  HEADRACE_CHECK(bytes > 0 && bytes <= skippable());
+  left_ -= bytes;
+  position_ += bytes;
+  Status status = handler_.OnSkipped(bytes);
+  if (status.ok() && left_ == 0) status = EndContent();
+  if (!status.ok()) failed_ = status.Annotate("tar, near byte " + std::to_string(position_));
+  return failed_;
+}
+
 Status TarReader::Step(std::span<const uint8_t>& bytes) {
   switch (state_) {
     case State::kHeader:

@@ -3,6 +3,7 @@
 // Every byte is reported once and in order: as OnContent (bytes of files) or OnRaw (everything else: headers, extensions, padding,
 // the zero blocks at the end and whatever follows them). For each entry: OnRaw of its headers (in pieces), OnEntry,
 // OnContent of `stored_size` bytes (in pieces), OnEntryEnd. An error of a handler stops the parser and is returned.
+// Contents may be left out (Skip): whoever only looks for the headers need not have them.
 // One thread; CPU only; memory is one special header (limits::kTarSpecialSizeMax).
 // Errors: InvalidArgument (not a tar, truncated, damaged), ResourceExhausted. They name the byte of the tar.
 #ifndef HEADRACE_FUSEFS_FORMAT_TAR_READER_H_
@@ -28,12 +29,23 @@ class TarReader {
     }
     virtual Status OnEntry(const TarEntry& entry) = 0;
     virtual Status OnContent(std::span<const uint8_t> bytes) = 0;
+    // In place of OnContent.
+    virtual Status OnSkipped(uint64_t bytes) {
+      (void)bytes;
+      return OkStatus();
+    }
     virtual Status OnEntryEnd() { return OkStatus(); }
   };
 
   explicit TarReader(Handler& handler) : handler_(handler) {}  // the handler outlives the reader
 
   Status Write(std::span<const uint8_t> bytes);
+  // Content that comes next and may be skipped instead of written.
+  uint64_t skippable() const { return state_ == State::kContent ? left_ : 0; }
+  // REQUIRES: 0 < bytes <= skippable().
+  Status Skip(uint64_t bytes);
+  // Both zero blocks at the end were seen.
+  bool at_trailer() const { return state_ == State::kTrailer; }
   // End of input. An archive without the two zero blocks at its end is accepted, as everywhere.
   Status Finish();
 

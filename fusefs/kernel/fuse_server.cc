@@ -82,6 +82,7 @@ class FuseServerImpl : public FuseServer {
 
   Status Begin();
   void InvalidateMount(const std::string& id) override;
+  void DropPages(vfs::NodeId node) override;
   SessionDescriptors Descriptors() const override { return {channel_.device.get(), table_.memory()}; }
   bool can_be_succeeded() const override { return (channel_.flags & wire::kHasResend) != 0; }
   bool took_over() const override { return took_over_; }
@@ -264,6 +265,11 @@ void FuseServerImpl::InvalidateMount(const std::string& id) {
     log::Warn("the kernel did not forget a name id={} error=\"{}\"", id, Status::FromErrno(-result, "notify").ToString());
   }
   fuse_lowlevel_notify_inval_inode(session_.get(), vfs::kRootNode, -1, 0);
+}
+
+void FuseServerImpl::DropPages(vfs::NodeId node) {
+  int result = fuse_lowlevel_notify_inval_inode(session_.get(), node, 0, 0);
+  if (result != 0 && result != -ENOENT) log::Warn("the kernel did not drop pages node={} error=\"{}\"", node, Status::FromErrno(-result, "notify").ToString());
 }
 
 void FuseServerImpl::EndWorkers() {

@@ -55,6 +55,8 @@ class FuseServer {
 
   // The kernel forgets the name of a mount that Vfs no longer has. Never from a FUSE handler; blocks until the kernel did it.
   virtual void InvalidateMount(const std::string& id) = 0;
+  // The kernel drops what it has read of the file. The same rules.
+  virtual void DropPages(vfs::NodeId node) = 0;
   virtual SessionDescriptors Descriptors() const = 0;
   // The kernel can hand a request out twice (Linux 6.9): without that nobody can succeed us.
   virtual bool can_be_succeeded() const = 0;

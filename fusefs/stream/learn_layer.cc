@@ -11,7 +11,7 @@
 #include "fusefs/base/mutex.h"
 #include "fusefs/format/decompress.h"
 #include "fusefs/format/tar_indexer.h"
-#include "fusefs/stream/content_id.h"
+#include "fusefs/stream/cache_filler.h"
 
 namespace headrace::stream {
 namespace {
@@ -20,48 +20,6 @@ constexpr size_t kBlockBytes = 1 << 20;
 constexpr size_t kBlocksMax = 16;
 constexpr int kReadingsMax = 3;  // each time without the mirrors that had part in the wrong one
 constexpr std::chrono::milliseconds kLook{200};
-
-// Files of one chunk are put together in memory; longer ones are written to a file that has no name in the cache before its chunks are known.
-class CacheFiller : public format::ContentSink {
- public:
-  explicit CacheFiller(cache::ContentStore& cache) : cache_(cache) {}
-
-  Status BeginFile(uint64_t size) override {
-    size_ = size;
-    small_.clear();
-    staged_.reset();
-    if (size <= format::TarIndexer::kChunkSize) {
-      small_.resize(size);
-      return OkStatus();
-    }
-    auto staged = cache_.Stage();
-    if (!staged.ok()) return staged.status().Annotate("cache");
-    staged_ = std::move(*staged);
-    return OkStatus();
-  }
-
-  Status Content(uint64_t file_offset, std::span<const uint8_t> bytes) override {
-    if (staged_) return staged_->Write(file_offset, bytes);
-    std::copy(bytes.begin(), bytes.end(), small_.begin() + static_cast<ptrdiff_t>(file_offset));
-    return OkStatus();
-  }
-
-  Status EndFile(std::span<const format::Chunk> chunks) override {
-    format::LayerIndex index;
-    index.chunks.assign(chunks.begin(), chunks.end());
-    format::Entry entry;
-    entry.size = size_;
-    entry.chunk_count = static_cast<uint32_t>(chunks.size());
-    HR_ASSIGN_OR_RETURN(const cache::ContentSpec spec, ContentId(index, entry));
-    return staged_ ? cache_.Adopt(spec, std::move(staged_)) : cache_.Put(spec, small_);
-  }
-
- private:
-  cache::ContentStore& cache_;
-  uint64_t size_ = 0;
-  std::vector<uint8_t> small_;
-  std::unique_ptr<cache::StagedFile> staged_;
-};
 
 // Blocks of the tar on their way from the decoder to the indexer's thread.
 class Blocks {

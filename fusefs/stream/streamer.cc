@@ -38,9 +38,10 @@ class StreamerImpl : public Streamer {
 
   Result<std::shared_ptr<FileContent>> Open(std::shared_ptr<const LayerSource> layer, uint32_t entry_index) override;
   void AddToImage(const std::string& image, const std::shared_ptr<const LayerSource>& layer, bool fill) override {
-    planner_->files().Add(image, layer, fill);
+    if (layer->opener == nullptr) planner_->files().Add(image, layer, fill);  // who opens it brings all of it anyway
   }
   void RemoveFromImage(const std::string& image, const std::shared_ptr<const LayerSource>& layer) override {
+    if (layer->opener != nullptr) return;
     planner_->files().Remove(image, layer);
     planner_->Drop(layer);
   }
@@ -124,6 +125,7 @@ Result<std::shared_ptr<FileContent>> StreamerImpl::Open(std::shared_ptr<const La
   }
   const format::Entry& entry = layer->index->entries[entry_index];
   if (entry.type == format::EntryType::kRegular && entry.size == 0) return std::shared_ptr<FileContent>(empty_);
+  if (layer->opener != nullptr) return layer->opener->Open(entry_index);
   const bool small = entry.size <= core_->options.small_file_bytes;
   if (small && core_->options.read_ahead) planner_->OpenedSmall({layer, entry_index});
   HR_ASSIGN_OR_RETURN(std::shared_ptr<Content> content, OpenContent(std::move(layer), entry_index));
@@ -144,6 +146,7 @@ Result<std::shared_ptr<Content>> StreamerImpl::OpenContent(std::shared_ptr<const
 }
 
 uint64_t StreamerImpl::ResidentBytes(const LayerSource& layer) {
+  if (layer.opener != nullptr) return layer.opener->ResidentBytes();
   uint64_t total = 0;
   for (const format::Entry& entry : layer.index->entries) {
     if (entry.type != format::EntryType::kRegular || entry.size == 0) continue;

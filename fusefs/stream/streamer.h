@@ -29,12 +29,6 @@
 
 namespace headrace::stream {
 
-// A layer whose bytes can be fetched. Immutable.
-struct LayerSource {
-  registry::BlobRef blob;
-  std::shared_ptr<const format::LayerIndex> index;
-};
-
 // The content of one regular file; the same content opened twice is the same object while it lives. Thread-safe.
 class FileContent {
  public:
@@ -59,6 +53,22 @@ class FileContent {
   virtual void Read(uint64_t offset, uint64_t size, ReadDone done) = 0;
   // Starts fetching the whole file (small files at their first touch); answers come by later Reads.
   virtual void FetchAll() = 0;
+};
+
+// Opens the files of a layer whose chunks have no digests yet (deferred_layer.h). Thread-safe.
+class LayerOpener {
+ public:
+  virtual ~LayerOpener() = default;
+  virtual Result<std::shared_ptr<FileContent>> Open(uint32_t entry_index) = 0;
+  // Bytes of the layer's blob that are here.
+  virtual uint64_t ResidentBytes() const = 0;
+};
+
+// A layer whose bytes can be fetched. Immutable.
+struct LayerSource {
+  registry::BlobRef blob;
+  std::shared_ptr<const format::LayerIndex> index;
+  std::shared_ptr<LayerOpener> opener;  // null: its files are opened by the digests of their chunks
 };
 
 struct StreamerOptions {

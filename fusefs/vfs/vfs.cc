@@ -83,7 +83,7 @@ Result<std::shared_ptr<ViewSlot>> VfsImpl::TryMount(const MountSpec& spec) {
   } else {
     // One index in memory is enough; where the bytes come from may differ.
     kept.layer = std::make_shared<stream::LayerSource>(
-        stream::LayerSource{spec.layer->blob, plan.layer->tree->shared_index()});
+        stream::LayerSource{spec.layer->blob, plan.layer->tree->shared_index(), spec.layer->opener});
   }
   ViewSlot::Layers layers = std::move(plan.below);
   layers.push_back(plan.layer);

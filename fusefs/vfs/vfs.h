@@ -30,6 +30,7 @@ namespace headrace::vfs {
 
 using NodeId = uint64_t;
 inline constexpr NodeId kRootNode = 1;
+constexpr NodeId MakeNode(uint32_t slot, uint32_t index) { return (NodeId{slot} << 32) | index; }
 
 // One lazy snapshot to be shown.
 struct MountSpec {

@@ -21,7 +21,6 @@ inline constexpr uint32_t kViewRoot = 0;
 // All whiteouts of a view (above_foreign) share this index: nothing tells them apart.
 inline constexpr uint32_t kWhiteoutIndex = UINT32_MAX;
 
-constexpr NodeId MakeNode(uint32_t slot, uint32_t index) { return (NodeId{slot} << 32) | index; }
 constexpr uint32_t SlotOf(NodeId node) { return static_cast<uint32_t>(node >> 32); }
 constexpr uint32_t IndexOf(NodeId node) { return static_cast<uint32_t>(node); }
 

@@ -1,16 +1,20 @@
 """Suites cold, fanout and cpu: what a loader waits for when nothing is here yet."""
 
 import os
+import threading
 import time
 
 from bench_core import busy_seconds, drop_caches
-from bench_formats import FORMATS, format_model
+from bench_formats import FORMATS, SETTINGS, format_model
 from bench_net import PLAIN_RTT_MS, Link
 from bench_parts import Fused, Loader
 from bench_servers import KINDS, sent, serve
 from sandbox import Failed, say
 
-PATTERNS = ("P1", "P2", "P2f", "P3", "P3s", "P4", "P5", "P6", "P7", "P8", "P9", "P10")
+# P2w: P2 with a helper beside it that has the kernel read the files ahead (posix_fadvise(WILLNEED) on our own mount). Only where it is named.
+PATTERNS = ("P1", "P2", "P2w", "P2f", "P3", "P3s", "P4", "P5", "P6", "P7", "P8", "P9", "P10")
+HELPED = "P2w"
+WILLNEED_STEP = 8 << 20
 RATES = ("1Gbit", "2.5Gbit", "5Gbit")
 LATENCIES = ("0.2ms", "5ms", "20ms", "50ms")
 SERVER_CELLS = ("P2/1Gbit/20ms", "P4/1Gbit/20ms", "P2/5Gbit/5ms", "P4/5Gbit/5ms")  # with each of the other servers as well
@@ -25,8 +29,8 @@ def cold_cells(bench, quick=QUICK, standard=()):
     of the standard ones has a fourth part only if its server is not the usual one."""
     names = list(standard)
     if not names:
-        names = [f"{pattern}/{rate}/{latency}" for rate in RATES for latency in LATENCIES for pattern in PATTERNS]
-        names += [f"{pattern}/unshaped/0.2ms" for pattern in PATTERNS]
+        names = [f"{pattern}/{rate}/{latency}" for rate in RATES for latency in LATENCIES for pattern in PATTERNS if pattern != HELPED]
+        names += [f"{pattern}/unshaped/0.2ms" for pattern in PATTERNS if pattern != HELPED]
         names += [f"{cell}/{kind}" for cell in SERVER_CELLS for kind in KINDS if kind]
         names += [f"{FORMAT_CELL}/{kind}" for kind in FORMATS]
     for cell in bench.options.cells:
@@ -45,6 +49,16 @@ def cold_cells(bench, quick=QUICK, standard=()):
     return [(*link, patterns) for link, patterns in links.items()]
 
 
+def will_need(directory, ended):
+    """Goes through the files of a model in order, as far ahead as the kernel lets it."""
+    for path in sorted(directory.rglob("*.safetensors")):
+        with open(path, "rb") as file:
+            for offset in range(0, path.stat().st_size, WILLNEED_STEP):
+                if ended.is_set():
+                    return
+                os.posix_fadvise(file.fileno(), offset, WILLNEED_STEP, os.POSIX_FADV_WILLNEED)
+
+
 def cold_run(bench, model, link, pattern, **more):
     """One cold reading: fresh daemon, empty cache, dropped caches. more: processes, settings, cgroup, timeout, rest."""
     bench.wait_for_quiet()
@@ -53,6 +67,8 @@ def cold_run(bench, model, link, pattern, **more):
     timeout = more.get("timeout") or 60 + 8 * wire_s
     checksum = model.checksum(pattern)
     fused = Fused(bench, link, more.get("settings"), more.get("cgroup"))
+    helped, pattern = pattern == HELPED, "P2" if pattern == HELPED else pattern
+    ended = threading.Event()
     loader = Loader(bench, pattern, None, more.get("processes"), checksum, like=model.directory)
     try:
         if link.counts:
@@ -61,6 +77,8 @@ def cold_run(bench, model, link, pattern, **more):
         view, start_s = fused.mount(model.served)
         busy, began = busy_seconds(), time.monotonic()
         loader.show(view / "models")
+        if helped:
+            threading.Thread(target=will_need, args=(view / "models", ended), daemon=True).start()
         report = loader.result(timeout)
         if more.get("from_mount"):  # a layer without a table of contents is read by the Mount
             report = {**report, "resident_s": report["resident_s"] + start_s, "first_byte_s": report["first_byte_s"] + start_s}
@@ -75,6 +93,7 @@ def cold_run(bench, model, link, pattern, **more):
             say(fused.daemon.tail())
         raise
     finally:
+        ended.set()
         loader.kill()
         fused.stop()
 
@@ -153,8 +172,9 @@ def run_on_link(bench, suite, model, rate, latency, cells, rounds, server=""):
     link = Link(bench, rate, latency)
     other = server in FORMATS
     if other:  # no target but to be right: the price of the format, from the Mount on
+        settings = SETTINGS.get(server)
         model, server = format_model(bench, model, server), ""
-        cells = {case: (pattern, {**more, "from_mount": True}) for case, (pattern, more) in cells.items()}
+        cells = {case: (pattern, {**more, "from_mount": True, "settings": settings}) for case, (pattern, more) in cells.items()}
     runs = LinkRuns(bench, suite, model, link, targets=not other)
     try:
         serve(bench, link, model, server)

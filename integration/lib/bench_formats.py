@@ -7,7 +7,8 @@ from bench_image import layout_of_model, read_any_layers
 from sandbox import DEPS, Failed, run, say
 
 # Learned ones are read whole by the Mount; all are counted from there.
-FORMATS = ("tar", "gzip", "zstd", "zstd-chunked", "estargz")
+FORMATS = ("tar", "tar-deferred", "gzip", "zstd", "zstd-chunked", "estargz")
+SETTINGS = {"tar-deferred": {"layers.verify": "deferred"}}
 
 
 class FormatModel:
@@ -62,6 +63,7 @@ def _estargz(model, target, work):
 
 
 def format_model(bench, model, kind):
+    kind = kind.removesuffix("-deferred")
     target = bench.work / f"{model.layout.name}-{kind}"
     done = bench.work / f"{target.name}.done"
     if not done.exists():

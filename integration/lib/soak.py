@@ -352,7 +352,8 @@ class Soak:
         self.drop_leases()
         self.until("snapshots", lambda: not self.snapshots(), self.snapshots)
         gauges = ("open_files", "mounts", "layers", "reads_waiting", "ranges_active", "ranges_queued", "inflight_bytes", "pool_queue")
-        self.until("gauges", lambda: not any(metrics(self.node.control)[f"headrace_{name}"] for name in gauges))
+        # Layers that were attached for a pull which was interrupted are kept for ten minutes.
+        self.until("gauges", lambda: not self.gauges(gauges), lambda: self.gauges(gauges), timeout=660)
         self.until("files of snapshots", lambda: not list((self.node.root / "snapshotter/snapshots").iterdir()))
         self.until("files of mounts and layers", lambda: not any(list((self.node.root / "fused" / name).iterdir()) for name in ("mounts", "layers")))
         self.until("threads", lambda: not self.node.threads() - idle_threads)
@@ -365,6 +366,10 @@ class Soak:
         check(not self.node.fused.stored, "the service manager still keeps the session")
         cache = sum(path.stat().st_blocks * 512 for path in (self.node.root / "fused/cache").rglob("*") if path.is_file())
         say(f"nothing left over; the chunk cache has {cache / 1e6:.0f} MB")
+
+    def gauges(self, names):
+        values = metrics(self.node.control)
+        return {name: values[f"headrace_{name}"] for name in names if values[f"headrace_{name}"]}
 
     def snapshots(self):
         return self.containerd.ctr("-n", "k8s.io", "snapshots", "--snapshotter", "headrace", "ls").splitlines()[1:]

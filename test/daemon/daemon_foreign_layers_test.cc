@@ -245,6 +245,147 @@ TEST_F(DaemonForeignLayersTest, NextLayersAhead) {
   EXPECT_EQ(Slurp(Path("3/f2")), Noise(3000, 7));
 }
 
+// Goal: what was attached ahead and nobody asked for is forgotten by itself; files and gauge included.
+TEST_F(DaemonForeignLayersTest, AheadIsNotForEver) {
+  Stop();
+  options.keep_ahead = std::chrono::milliseconds(300);
+  Start();
+  std::vector<ForeignLayer> layers;
+  for (int i = 0; i < 3; ++i) layers.push_back(Layer({File("f" + std::to_string(i), Noise(3000, 8))}, InGzip));
+  ASSERT_OK(Mount(Ask("1", "", layers[0], Image(layers))));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (daemon->metrics().layers.load() != 1) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  }
+  EXPECT_EQ(Slurp(Path("1/f0")), Noise(3000, 8));
+}
+
+// Goal: a mount that is taken away while its layer is still being attached does not come up afterwards, with nobody who knows of it.
+TEST_F(DaemonForeignLayersTest, TakenAwayWhileAttaching) {
+  ForeignLayer layer = Layer({File("f", Noise(2 << 20, 9))});
+  const std::string manifest = Image({layer});
+  registry.AddFault({.kind = Fault::Kind::kHold, .path_contains = "/manifests/", .times = 1});
+  auto mounting = std::async(std::launch::async, [&] { return Mount(Ask("1", "", layer, manifest)); });
+  ASSERT_TRUE(registry.WaitForHeld(1));
+  ASSERT_OK(Unmount("1"));
+  registry.Release();
+  EXPECT_CODE(mounting.get(), StatusCode::kCancelled);
+  EXPECT_CODE(Check("1"), StatusCode::kNotFound);
+  ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
+  EXPECT_EQ(Slurp(Path("1/f")), Noise(2 << 20, 9));
+}
+
+class DaemonDeferredTest : public DaemonForeignLayersTest {
+ protected:
+  void SetUp() override {
+    DaemonForeignLayersTest::SetUp();
+    Stop();
+    options.config.verify = "deferred";
+    Start();
+    layer = Layer({Dir("d"), File("d/first", big), File("d/second", second), File("end", "end")});
+    manifest = Image({layer});
+  }
+  bool BecomesFormat(const std::string& format) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+    while (FormatOf(layer) != format) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+    return true;
+  }
+  // Everything beyond the first blocks of the blob comes only after Release; the headers do.
+  void HoldContents() { registry.AddFault({.kind = Fault::Kind::kHold, .path_contains = layer.digest.Hex(), .times = -1, .skip = 3}); }
+
+  const std::string big = Noise(40 << 20, 21);
+  const std::string second = Noise(9 << 20, 22);
+  ForeignLayer layer;
+  std::string manifest;
+};
+
+// Goal: a large plain tar is shown after a look at its headers, read while it comes, and a learned layer in the end, also for the next daemon, without a registry.
+TEST_F(DaemonDeferredTest, ShownAtOnceVerifiedLater) {
+  HoldContents();
+  ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
+  EXPECT_EQ(FormatOf(layer), "deferred");
+  struct stat st;
+  ASSERT_EQ(::stat(Path("1/d/second").c_str(), &st), 0);
+  EXPECT_EQ(static_cast<size_t>(st.st_size), second.size());
+  auto reading = std::async(std::launch::async, [&] { return Slurp(Path("1/d/second")) == second; });
+  EXPECT_EQ(reading.wait_for(std::chrono::milliseconds(50)), std::future_status::timeout);
+  registry.Release();
+  EXPECT_TRUE(reading.get());
+  EXPECT_TRUE(Slurp(Path("1/d/first")) == big);
+  EXPECT_TRUE(BecomesFormat("learned"));
+  // Each byte once, and the headers once more.
+  EXPECT_LE(registry.counts().blob_bytes, layer.blob.size() + (200u << 10));
+  registry.RefuseConnections();
+  EXPECT_TRUE(Slurp(Path("1/d/first")) == big);
+  Restart();
+  EXPECT_EQ(FormatOf(layer), "learned");
+  EXPECT_TRUE(Slurp(Path("1/d/first")) == big);
+  EXPECT_TRUE(Slurp(Path("1/d/second")) == second);
+  EXPECT_EQ(Slurp(Path("1/end")), "end");
+}
+
+// Goal: a daemon that stops before the end begins anew, with the same nodes.
+TEST_F(DaemonDeferredTest, RestartBeforeTheEnd) {
+  HoldContents();
+  ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
+  struct stat before;
+  ASSERT_EQ(::stat(Path("1/d/second").c_str(), &before), 0);
+  Restart();
+  struct stat after;
+  ASSERT_EQ(::stat(Path("1/d/second").c_str(), &after), 0);
+  EXPECT_EQ(before.st_ino, after.st_ino);
+  EXPECT_EQ(FormatOf(layer), "deferred");
+  registry.ClearFaults();
+  registry.Release();
+  EXPECT_TRUE(Slurp(Path("1/d/first")) == big);
+  EXPECT_TRUE(BecomesFormat("learned"));
+}
+
+// Goal: wrong bytes poison the mount: reads and opens fail, what the kernel had of its files is gone, status and counter say so; what is pulled again afterwards is right.
+TEST_F(DaemonDeferredTest, WrongBytesPoisonTheMount) {
+  registry.AddFault({.kind = Fault::Kind::kFlipBit, .path_contains = layer.digest.Hex(), .times = -1, .blob_offset = layer.blob.size() - 20'000});
+  ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
+  const int open = ::open(Path("1/end").c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(open, 0);
+  char byte = 0;
+  EXPECT_EQ(::pread(open, &byte, 1, 0), 1);
+  EXPECT_TRUE(BecomesFormat("wrong"));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(10);
+  while (::pread(open, &byte, 1, 0) >= 0) ASSERT_LT(std::chrono::steady_clock::now(), deadline);  // the pages go right after the status
+  EXPECT_EQ(errno, EIO);
+  ::close(open);
+  EXPECT_LT(::open(Path("1/d/first").c_str(), O_RDONLY | O_CLOEXEC), 0);
+  EXPECT_EQ(errno, EIO);
+  EXPECT_EQ(Metrics::Get(daemon->metrics().layers_poisoned), 1);
+  ASSERT_OK(Unmount("1"));
+  registry.ClearFaults();
+  ASSERT_OK(Mount(Ask("2", "", layer, manifest)));
+  EXPECT_TRUE(Slurp(Path("2/d/first")) == big);
+  EXPECT_TRUE(BecomesFormat("learned"));
+}
+
+// Goal: what cannot be walked, or is small, or compressed, is verified first, as ever.
+TEST_F(DaemonDeferredTest, TheRestIsStrict) {
+  const ForeignLayer gzip = Layer({File("f", big)}, InGzip);
+  const ForeignLayer small = Layer({File("f", second)});
+  TreeLayer many;
+  for (int i = 0; i < 3000; ++i) many.push_back(File("f" + std::to_string(i), std::string(6000, 'x')));
+  const ForeignLayer crowd = Layer(many);
+  ASSERT_GT(crowd.blob.size(), 16u << 20);
+  int id = 10;
+  for (const ForeignLayer& strict : {gzip, small, crowd}) {
+    ASSERT_OK(Mount(Ask(std::to_string(++id), "", strict, Image({strict}))));
+    EXPECT_EQ(FormatOf(strict), "learned");
+  }
+  Stop();
+  options.config.verify = "later";
+  EXPECT_CODE(daemon::Daemon::Create(options, [] {}), StatusCode::kInvalidArgument);
+}
+
 // Goal: "leave" leaves such layers to containerd, and only those; requests that cannot be answered say why.
 TEST_F(DaemonForeignLayersTest, LeftToContainerd) {
   Stop();

@@ -235,5 +235,70 @@ TEST(TarIndexerTest, SparseAndBroken) {
   EXPECT_FALSE(ReadLearnedTable("x\n{\"version\":1,\"entries\":[]}").ok());
 }
 
+// Walks a tar in windows; adds to `read` what it looked at.
+Result<std::string> Walk(const std::string& tar, size_t window, size_t* read) {
+  TarWalk walk;
+  while (!walk.at_end() && walk.position() < tar.size()) {
+    const auto bytes = AsBytes(tar).subspan(walk.position(), std::min(window, tar.size() - walk.position()));
+    *read += bytes.size();
+    HR_RETURN_IF_ERROR(walk.Write(bytes));
+  }
+  return walk.Finish(tar.size());
+}
+
+// Goal: a walk finds the table that learning finds, but for the digests, which are those of nothing; contents are not looked at.
+TEST(TarWalkTest, LikeLearning) {
+  const uint64_t seed = headrace::test::TestSeed();
+  SCOPED_TRACE("HEADRACE_TEST_SEED=" + std::to_string(seed));
+  std::mt19937_64 random(seed);
+  std::vector<std::string> tars;
+  for (const auto& layer : headrace::test::RandomLayers(seed, {.layers = 3, .entries_per_layer = 80, .file_bytes_max = 40'000})) tars.push_back(*headrace::test::ToTar(layer));
+  tars.push_back(*headrace::test::ToTar({headrace::test::File("a", RandomWeights(random, (9u << 20) + 123)), headrace::test::File("b", "b"), headrace::test::File("c", RandomWeights(random, 5u << 20))}));
+  headrace::test::TempDir dir;
+  ASSERT_OK(Shell("cd " + dir.path() + " && truncate -s 30000000 s && printf data | dd of=s bs=1 seek=100000 conv=notrunc status=none && cp s t && echo x > n && echo y > m"));
+  for (const char* format : {"--format=gnu", "--format=posix --sparse-version=0.1", "--format=posix --sparse-version=1.0"}) {
+    tars.push_back(*Shell("cd " + dir.path() + " && tar --sparse " + format + " -cf - n s t m"));
+  }
+  for (const std::string& tar : tars) {
+    Collect sink;
+    auto learned = Learn(tar, 1 << 20, sink);
+    ASSERT_OK(learned);
+    auto wanted = ReadLearnedTable(learned->table);
+    ASSERT_OK(wanted);
+    for (const size_t window : {size_t{511}, size_t{512}, size_t{20'000}, size_t{64} << 20}) {
+      size_t read = 0;
+      auto walked = Walk(tar, window, &read);
+      ASSERT_OK(walked);
+      auto index = ReadLearnedTable(*walked);
+      ASSERT_OK(index);
+      EXPECT_EQ(CompareShapes(*index, *wanted), "");
+      for (const Chunk& chunk : index->chunks) EXPECT_TRUE(chunk.kind == ChunkKind::kZeros || chunk.digest == UnknownDigest());
+      if (window == 20'000 && tar.size() > (10u << 20)) {
+        EXPECT_LT(read, size_t{100'000});
+      }
+    }
+  }
+}
+
+// Goal: what differs is found; what is cut short, longer than its blob or no tar is refused.
+TEST(TarWalkTest, WrongOnes) {
+  auto tar = headrace::test::ToTar({headrace::test::File("f", std::string(2000, 'f')), headrace::test::File("g", "g")});
+  ASSERT_OK(tar);
+  size_t read = 0;
+  auto index = ReadLearnedTable(*Walk(*tar, 600, &read));
+  ASSERT_OK(index);
+  for (size_t n : {size_t{100}, size_t{513}, size_t{1500}}) EXPECT_CODE(Walk(tar->substr(0, n), 600, &read), StatusCode::kInvalidArgument);
+  EXPECT_CODE(Walk(std::string(5000, 'x'), 600, &read), StatusCode::kInvalidArgument);
+  LayerIndex other = *index;
+  other.entries[1].mode ^= 1;
+  EXPECT_NE(CompareShapes(*index, other), "");
+  other = *index;
+  other.chunks[0].blob_offset += 512;
+  EXPECT_NE(CompareShapes(*index, other), "");
+  other = *index;
+  other.entries.pop_back();
+  EXPECT_NE(CompareShapes(*index, other), "");
+}
+
 }  // namespace
 }  // namespace headrace::format::test
