@@ -225,6 +225,7 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
   manager.root = config_.root;
   manager.mountpoint = config_.mountpoint;
   manager.keep_ahead = keep_ahead_;
+  manager.warm_connections = std::min(manager.warm_connections, static_cast<unsigned>(config_.connections / 2));
   manager.invalidate = [this](const std::string& id) {
     if (fuse_) fuse_->InvalidateMount(id);
   };

@@ -17,6 +17,10 @@ constexpr size_t kTablesAhead = 16;
 constexpr size_t kStreamsAhead = 3;
 // eStargz: footer and, nearly always, the table in front of it, in one request.
 constexpr uint64_t kTailBytes = 256 << 10;
+// Smaller layers come in as much time as it takes to connect.
+constexpr uint64_t kWarmBlobMin = 16 << 20;
+// Idle connections live for about so long.
+constexpr std::chrono::seconds kWarmFor{30};
 
 bool IsNotFound(const Status& status) { return status.code() == StatusCode::kNotFound; }
 
@@ -117,6 +121,7 @@ Status LayerManager::AttachByLabel(const std::shared_ptr<Layer>& layer) {
   LayerRecord record;
   record.ask = layer->ask;
   HR_ASSIGN_OR_RETURN(record.toc, format::TocLocation::Parse(layer->ask.label));
+  Warm(record.Blob(), record.toc.blob_size);
   HR_ASSIGN_OR_RETURN(Table table, FetchTable(std::move(record), 0));
   return Keep(layer, std::move(table));
 }
@@ -136,6 +141,7 @@ Result<bool> LayerManager::AttachByManifest(const std::shared_ptr<Layer>& layer)
   auto hint = format::FormatOf(described.annotations, described.size);
   Status unreadable = hint.status();
   if (hint.ok() && hint->format != format::LayerFormat::kNone) {
+    Warm(record.Blob(), described.size);
     record.toc = hint->toc;
     record.estargz_toc = hint->estargz_toc;
     Result<Table> table = UnimplementedError("");
@@ -171,6 +177,18 @@ Result<bool> LayerManager::AttachByManifest(const std::shared_ptr<Layer>& layer)
   if (!options_.learn) return UnimplementedError("it has no table of contents (layers.without_table = \"leave\")");
   Learn(layer, described);
   return false;
+}
+
+// Beside the request for the table, which takes as long as they do: the first reader finds them there. Once for each image.
+void LayerManager::Warm(const registry::BlobRef& blob, uint64_t blob_size) {
+  if (blob_size < kWarmBlobMin) return;
+  const TimePoint now = std::chrono::steady_clock::now();
+  {
+    MutexLock lock(mu_);
+    std::erase_if(warmed_, [now](const auto& item) { return now - item.second > kWarmFor; });
+    if (!warmed_.emplace(blob.image_ref, now).second) return;
+  }
+  reader_.Warm(blob, options_.warm_connections);
 }
 
 // The bytes of the blob that are the record's table, read and verified on the way.

@@ -75,6 +75,8 @@ struct LayerManagerOptions {
   // Large plain tars among them are shown at once and verified while they are read.
   bool defer = false;
   std::chrono::milliseconds pending_after{2000};
+  // Connections opened while the first table of an image with large layers is fetched: what the head of a large file is read through (stream/README.md).
+  unsigned warm_connections = 16;
   // How long a layer is kept that was attached ahead of a Mount which did not come: containerd may be busy with a layer that it unpacks itself.
   std::chrono::milliseconds keep_ahead{600'000};
   // After a mount went: the kernel must forget its name. Called without a lock held.
@@ -165,6 +167,7 @@ class LayerManager {
   Result<Table> FetchTableAt(LayerRecord record, uint64_t offset, uint64_t size);
   Result<Table> FetchTable(LayerRecord record, uint64_t blob_size);
   Result<Table> FetchEstargz(LayerRecord record);
+  void Warm(const registry::BlobRef& blob, uint64_t blob_size);
   void Learn(const std::shared_ptr<Layer>& layer, const ImageLayer& described);
   Status LearnNow(const std::shared_ptr<Layer>& layer, const ImageLayer& described);
   std::optional<Table> KeptTable(const LayerAsk& ask, const Digest& diff_id) const;
@@ -206,6 +209,7 @@ class LayerManager {
   std::map<std::string, std::shared_ptr<Layer>> layers_ HR_GUARDED_BY(mu_);  // by key
   std::map<std::string, Shown> mounts_ HR_GUARDED_BY(mu_);                   // by id
   std::list<Mounting> mounting_ HR_GUARDED_BY(mu_);
+  std::map<std::string, TimePoint> warmed_ HR_GUARDED_BY(mu_);               // images, when
   const std::shared_ptr<stream::Gate> timed_ = std::make_shared<stream::Gate>();  // for what the timer still has of us
 
   // Last: their tasks use all of the above. Those of a pool post to the ones before it.

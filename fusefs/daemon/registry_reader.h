@@ -25,6 +25,11 @@ class RegistryReader {
   virtual Result<std::string> Range(const registry::BlobRef& blob, uint64_t offset, uint64_t size, const Check& check) = 0;
   // A manifest by its digest, verified.
   virtual Result<std::string> Manifest(const std::string& image_ref, const Digest& digest) = 0;
+  // Has connections opened to where the blob comes from: who reads it soon need not wait for that. Does not block; failures are nobody's business.
+  virtual void Warm(const registry::BlobRef& blob, unsigned connections) {
+    static_cast<void>(blob);
+    static_cast<void>(connections);
+  }
 };
 
 class ClientReader : public RegistryReader {
@@ -32,6 +37,8 @@ class ClientReader : public RegistryReader {
   explicit ClientReader(registry::Client& client) : client_(client) {}
   Result<std::string> Range(const registry::BlobRef& blob, uint64_t offset, uint64_t size, const Check& check) override;
   Result<std::string> Manifest(const std::string& image_ref, const Digest& digest) override;
+  // Each asks for one byte: libcurl has no other way to a connection that it will use again.
+  void Warm(const registry::BlobRef& blob, unsigned connections) override;
 
  private:
   registry::Client& client_;

@@ -55,6 +55,29 @@ TEST_F(DaemonReadTest, RandomTreesLikeOverlayfs) {
   }
 }
 
+// Goal: the first reader of a large file finds connections: they are opened while the table of contents is fetched, once for an image, and not for small layers.
+TEST_F(DaemonReadTest, ConnectionsBeforeTheFirstRead) {
+  std::mt19937_64 random(TestSeed());
+  std::string weights(20 << 20, '\0');
+  for (char& c : weights) c = static_cast<char>(random());
+  const PublishedLayer small = Publish(registry, repository, {File("config.json", "{}")});
+  const PublishedLayer large = Publish(registry, repository, {File("model.safetensors", weights)});
+  const PublishedLayer second = Publish(registry, repository, {File("model-2.safetensors", weights + "x")});
+  ASSERT_OK(Mount("1", "", small));
+  const uint64_t before = registry.counts().connections;
+  EXPECT_LE(before, 2u);
+  ASSERT_OK(Mount("2", "1", large));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (registry.counts().connections < before + 15) {
+    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  const uint64_t warm = registry.counts().blob_gets;
+  ASSERT_OK(Mount("3", "2", second));
+  EXPECT_LE(registry.counts().blob_gets, warm + 17);  // the table, and what of the first was still under way
+  EXPECT_TRUE(Slurp(Path("3/model.safetensors")) == weights);
+}
+
 // Goal: a lazy segment above ordinary directories gives with overlayfs what all-ordinary directories give.
 TEST_F(DaemonReadTest, SegmentAboveOrdinaryDirectories) {
   const uint64_t first_seed = TestSeed();
