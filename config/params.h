@@ -37,8 +37,8 @@
   X(Fused, "cache", low_mark, Count, "90", "10", "99", "Percent of the budget down to which contents are evicted; eviction begins half way between this and the budget.") \
   X(Fused, "cache", free_min, Size, "1GiB", "0", "", "Bytes that stay free on the cache's file system, at most a twentieth of it; contents are evicted below 1.25 times this. 0 = none.") \
   X(Fused, "cache", max_age, Duration, "0s", "0s", "87600h", "Contents that no mount shows are evicted after so long without use; 0s = never for their age.") \
-  X(Fused, "layers", without_table, Text, "stream", "", "", "Layers that have no table of contents (plain tar, gzip, zstd): stream = read once, served when verified; leave = unpacked by containerd.") \
-  X(Fused, "layers", verify, Text, "strict", "", "", "Large plain tar layers without a table of contents: strict = nothing is served before the whole blob was verified; deferred = served at once, verified meanwhile, unreadable if it turns out wrong.")
+  X(Fused, "layers", without_table, Text, "stream", "", "", "Layers without a table of contents (plain tar, gzip, zstd): stream = read once, served when verified; leave = unpacked by containerd.") \
+  X(Fused, "layers", verify, Text, "strict", "", "", "Large plain tars: strict = nothing is served before all was verified; deferred = served at once, verified meanwhile, unreadable if wrong.")
 
 #define HEADRACE_SNAPSHOTTER_PARAMS(X)                                                                                          \
   X(Snapshotter, "snapshotter", root, Text, "/var/lib/headrace/snapshotter", "", "", "Directory of the metadata and of the upper directories. Report its file system to containerd as exports.root.") \

@@ -1,8 +1,8 @@
 // LayerRecord: a layer as headrace-fused knows it: the blob, where its table of contents comes from, and how the table is read. Values; pure.
 //
 // A table is one of five: ours or containers/storage's zstd:chunked (both located by a TocLocation), eStargz's, one that was *learned* by reading the whole
-// blob once (stream/learn_layer.h), or one that was *walked* (stream/deferred_layer.h) and knows no digests: the layer is verified as a whole while it is read. Whatever is read through a table was verified by it; the table by a digest that leads to the manifest, or, if learned,
-// by the blob's own digest. Not so a walked one.
+// blob once (stream/learn_layer.h), or one that was *walked* (stream/deferred_layer.h) and knows no digests: the layer is verified as a whole while it is read.
+// Whatever is read through one of the other four was verified by it; the table by a digest that leads to the manifest, or, if learned, by the blob's own digest.
 #ifndef HEADRACE_FUSEFS_DAEMON_LAYER_RECORD_H_
 #define HEADRACE_FUSEFS_DAEMON_LAYER_RECORD_H_
 

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <future>
 #include <random>
 #include <thread>
 
@@ -64,17 +65,22 @@ TEST_F(DaemonReadTest, ConnectionsBeforeTheFirstRead) {
   const PublishedLayer large = Publish(registry, repository, {File("model.safetensors", weights)});
   const PublishedLayer second = Publish(registry, repository, {File("model-2.safetensors", weights + "x")});
   ASSERT_OK(Mount("1", "", small));
-  const uint64_t before = registry.counts().connections;
-  EXPECT_LE(before, 2u);
-  ASSERT_OK(Mount("2", "1", large));
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-  while (registry.counts().connections < before + 15) {
-    ASSERT_LT(std::chrono::steady_clock::now(), deadline);
-    std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
+  registry.AddFault({.kind = Fault::Kind::kHold, .path_contains = large.digest.Hex(), .times = -1});
+  auto mounting = std::async(std::launch::async, [&] { return Mount("2", "1", large); });
+  ASSERT_TRUE(registry.WaitForHeld(17));  // the table's and these
+  registry.ClearFaults();
+  registry.Release();
+  ASSERT_OK(mounting.get());
   const uint64_t warm = registry.counts().blob_gets;
   ASSERT_OK(Mount("3", "2", second));
   EXPECT_LE(registry.counts().blob_gets, warm + 17);  // the table, and what of the first was still under way
+  const uint64_t connections = registry.counts().connections;
+  const int file = ::open(Path("3/model.safetensors").c_str(), O_RDONLY | O_CLOEXEC);
+  ASSERT_GE(file, 0);
+  std::string head(1 << 20, '\0');
+  EXPECT_EQ(::pread(file, head.data(), head.size(), 0), static_cast<ssize_t>(head.size()));
+  EXPECT_LE(registry.counts().connections, connections + 2);  // those that are there were used
+  ::close(file);
   EXPECT_TRUE(Slurp(Path("3/model.safetensors")) == weights);
 }
 

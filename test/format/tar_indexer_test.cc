@@ -253,7 +253,8 @@ TEST(TarWalkTest, LikeLearning) {
   std::mt19937_64 random(seed);
   std::vector<std::string> tars;
   for (const auto& layer : headrace::test::RandomLayers(seed, {.layers = 3, .entries_per_layer = 80, .file_bytes_max = 40'000})) tars.push_back(*headrace::test::ToTar(layer));
-  tars.push_back(*headrace::test::ToTar({headrace::test::File("a", RandomWeights(random, (9u << 20) + 123)), headrace::test::File("b", "b"), headrace::test::File("c", RandomWeights(random, 5u << 20))}));
+  tars.push_back(*headrace::test::ToTar({headrace::test::File("a", RandomWeights(random, (9u << 20) + 123)), headrace::test::File("b", "b"),
+                                          headrace::test::File("c", RandomWeights(random, 5u << 20))}));
   headrace::test::TempDir dir;
   ASSERT_OK(Shell("cd " + dir.path() + " && truncate -s 30000000 s && printf data | dd of=s bs=1 seek=100000 conv=notrunc status=none && cp s t && echo x > n && echo y > m"));
   for (const char* format : {"--format=gnu", "--format=posix --sparse-version=0.1", "--format=posix --sparse-version=1.0"}) {
