@@ -9,17 +9,19 @@ import time
 
 from sandbox import Failed
 
-# sd_listen_fds(3) wants descriptors from 3 on and the variable of the very process. "$1" and "$2" are the kept ones, 10 or higher.
-_PASS = 'eval "exec 3<&$1 4<&$2 $1<&- $2<&-"; shift 2; LISTEN_PID=$$ exec "$@"'
-_PASSED = 2
+# sd_listen_fds(3) wants descriptors from 3 on and the variable of the very process. "$1" says how many there are; they are 10 or higher.
+_PASS = 'n=$1; shift; for ((i = 3; i < 3 + n; i++)); do eval "exec $i<&$1 $1<&-"; shift; done; LISTEN_PID=$$ exec "$@"'
 RESTART_PAUSE = 0.1  # as RestartSec= of the unit
 
 
 class Supervisor:
-    """One service. keeps: it has a descriptor store. Attributes: starts, kills, deaths (that nobody here ordered)."""
+    """One service. keeps: it has a descriptor store; listen: {name: descriptor} of sockets that are listened on for it (10 or higher);
+    notify: where its notification socket goes.
+    Attributes: starts, kills, deaths (that nobody here ordered)."""
 
-    def __init__(self, box, name, argv, keeps=True):
+    def __init__(self, box, name, argv, keeps=True, listen=None, notify=None):
         self.name, self.argv, self.keeps = name, [str(word) for word in argv], keeps
+        self.listen = listen or {}
         self.log = box.logs / f"{name}.log"
         self.stored = {}
         self.starts = self.kills = self.deaths = 0
@@ -27,7 +29,8 @@ class Supervisor:
         self._lock = threading.Lock()
         self._ready = threading.Event()
         self._stopping = False
-        path = box.directory / f"{name}.notify"
+        path = (notify or box.directory) / f"{name}.notify"
+        path.unlink(missing_ok=True)
         self._notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._notify.bind(str(path))
         self._env = {**os.environ, "NOTIFY_SOCKET": str(path)}
@@ -39,11 +42,11 @@ class Supervisor:
     def _start(self):
         self._ready.clear()
         argv, env, fds = self.argv, dict(self._env), ()
-        stored = sorted(self.stored.items())
-        if self.keeps and len(stored) == _PASSED:
+        stored = sorted(self.listen.items()) + sorted(self.stored.items())
+        if stored:
             fds = tuple(fd for _, fd in stored)
             env.update(LISTEN_FDS=str(len(stored)), LISTEN_FDNAMES=":".join(name for name, _ in stored))
-            argv = ["bash", "-c", _PASS, "bash", *map(str, fds), *argv]
+            argv = ["bash", "-c", _PASS, "bash", str(len(fds)), *map(str, fds), *argv]
         with open(self.log, "ab") as out:
             self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, env=env, pass_fds=fds)
         self.starts += 1
@@ -86,6 +89,14 @@ class Supervisor:
             now = time.monotonic()
             self.process.kill()
         return now
+
+    def restart(self, timeout=60):
+        """SIGTERM; ready again when it returns."""
+        with self._lock:
+            self._ordered = True
+            self._ready.clear()
+            self.process.terminate()
+        self.wait_ready(timeout)
 
     def wait_ready(self, timeout=30):
         if not self._ready.wait(timeout):
