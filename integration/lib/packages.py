@@ -62,6 +62,9 @@ class Node:
         for folder in ("logs", "pods", "notify"):
             (inside / folder).mkdir()
             run(["mount", "--bind", box.path(folder), inside / folder])
+        # What an installed machine has and debootstrap does not make.
+        (self.root / "etc/hosts").write_text("127.0.0.1 localhost\n")
+        (self.root / "etc/resolv.conf").write_text("")
         (self.root / "run/systemd/system").mkdir(parents=True)
         self.services, self.sockets, self.asked = {}, {}, []
         self.before_restart = None  # called once, right before the file system's daemon is restarted
@@ -175,7 +178,7 @@ class Node:
 
     def files(self):
         """Everything that a package may leave: path -> what it is. Not what containerd, dpkg and logs keep by themselves."""
-        beside = ("var/lib/containerd", "var/lib/dpkg", "var/log", "var/cache", "run", "proc", "sys", "dev", "tmp", "var/tmp", "usr/bin/systemctl")
+        beside = ("var/lib/containerd", "etc/cni", "var/lib/dpkg", "var/log", "var/cache", "run", "proc", "sys", "dev", "tmp", "var/tmp", "usr/bin/systemctl")
         found = {}
         for folder, folders, names in os.walk(self.root):
             here = os.path.relpath(folder, self.root)
