@@ -190,7 +190,7 @@ class RandomReadsTest : public EvictionTest {
     for (; running > 0; std::this_thread::yield()) most = std::max(most, FileSystemUse() - pins);
     for (std::thread& thread : threads) thread.join();
     std::cout << "reads=" << reads_ << " hits=" << hits_ << " refused=" << refused_ << " evicted=" << Metrics::Get(metrics_.cache_evicted_contents) << " most=" << most << "\n";
-    // "never exceeds the high mark by more than one range" is what was asked; a chunk is the least that a range has. Nothing of ours goes beyond the budget, but one run of thirty on a busy machine saw
+    // "never exceeds the high mark by more than one range" is asked; a chunk is the least that a range has. Nothing of ours goes beyond the budget, but one run of thirty on a busy machine saw
     // a page more: tmpfs counts pages before it knows whether another thread has just brought the same one.
     EXPECT_LE(most, kBudget + kChunk);
     EXPECT_GT(most, kBudget / 2) << "the budget is not used";
