@@ -18,6 +18,7 @@ namespace headrace {
   X(mirror_requests, "headrace_mirror_requests_total", "counter", "requests to mirrors of hosts.toml files")                  \
   X(mirror_failures, "headrace_mirror_failures_total", "counter", "requests to mirrors that failed; the mirror rests then")   \
   X(mirror_wrong_bytes, "headrace_mirror_wrong_bytes_total", "counter", "mirrors left for good because they gave wrong bytes") \
+  X(place_switches, "headrace_place_switches_total", "counter", "fetches that went on at the repository of another image with the same blob") \
   X(wire_errors, "headrace_wire_errors_total", "counter", "fetches given up after their deadline")                  \
   X(ranges_demand, "headrace_ranges_demand_total", "counter", "ranges asked for because somebody reads them")           \
   X(ranges_read_ahead, "headrace_ranges_read_ahead_total", "counter", "ranges asked for ahead of readers")             \

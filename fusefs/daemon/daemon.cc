@@ -19,6 +19,7 @@
 #include "fusefs/kernel/fuse_server.h"
 #include "fusefs/registry/client.h"
 #include "fusefs/registry/reference.h"
+#include "fusefs/stream/blob_places.h"
 #include "fusefs/stream/decoding_source.h"
 #include "fusefs/stream/deferred_layer.h"
 #include "fusefs/stream/gate.h"
@@ -148,6 +149,7 @@ class DaemonImpl : public Daemon {
   // Shared with the client's chain of sources; the control server feeds it.
   const std::shared_ptr<registry::RememberedCredentials> remembered_ = std::make_shared<registry::RememberedCredentials>();
   std::unique_ptr<registry::Client> client_;
+  std::unique_ptr<stream::BlobPlaces> places_;
   std::unique_ptr<stream::DecodingSource> decoding_source_;
   std::unique_ptr<ClientReader> reader_;
   std::unique_ptr<cache::ContentStore> cache_;
@@ -189,7 +191,8 @@ Status DaemonImpl::BuildDataPath() {
   stream::BlobReaderOptions whole;
   whole.stall_deadline = std::min(Milliseconds(config_.read_deadline), kWholeStallMax);
   reader_ = std::make_unique<ClientReader>(*client_);
-  decoding_source_ = std::make_unique<stream::DecodingSource>(*client_, whole);
+  places_ = std::make_unique<stream::BlobPlaces>(*client_, metrics_);
+  decoding_source_ = std::make_unique<stream::DecodingSource>(*places_, whole);
 
   stream::StreamerOptions stream;
   stream.read_deadline = Milliseconds(config_.read_deadline);
@@ -236,7 +239,7 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
   };
   HR_ASSIGN_OR_RETURN(manager.learn, LearnLayers(config_.without_table));
   HR_ASSIGN_OR_RETURN(manager.defer, DeferVerification(config_.verify));
-  manager_ = std::make_unique<LayerManager>(std::move(manager), *reader_, *learner_, *vfs_, *streamer_, *timer_, metrics_);
+  manager_ = std::make_unique<LayerManager>(std::move(manager), *reader_, *learner_, *vfs_, *streamer_, *places_, *timer_, metrics_);
   HR_RETURN_IF_ERROR(manager_->Restore());
   cache_->SetMounted([this] { return manager_->MountedContents(); });
 

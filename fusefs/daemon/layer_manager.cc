@@ -24,6 +24,10 @@ std::string ImageKey(const MountRecord& record, const stream::LayerSource& sourc
   return record.manifest_digest.empty() ? source.blob.image_ref : record.manifest_digest;
 }
 
+const std::string& ImageRef(const MountRecord& record, const stream::LayerSource& source) {
+  return record.image_ref.empty() ? source.blob.image_ref : record.image_ref;
+}
+
 Result<LayerAsk> ParseAsk(const MountArgs& args) {
   LayerAsk ask;
   HR_ASSIGN_OR_RETURN(ask.blob, Digest::Parse(args.blob_digest));
@@ -48,12 +52,13 @@ Result<LayerAsk> ParseAsk(const MountArgs& args) {
 }  // namespace
 
 LayerManager::LayerManager(LayerManagerOptions options, RegistryReader& reader, LayerLearner& learner, vfs::Vfs& vfs,
-                           stream::Streamer& streamer, Timer& timer, Metrics& metrics)
+                           stream::Streamer& streamer, stream::BlobPlaces& places, Timer& timer, Metrics& metrics)
     : options_(std::move(options)),
       reader_(reader),
       learner_(learner),
       vfs_(vfs),
       streamer_(streamer),
+      places_(places),
       timer_(timer),
       metrics_(metrics),
       store_(options_.root),
@@ -147,7 +152,7 @@ Result<Mounted> LayerManager::ShowNew(const MountArgs& args, const std::shared_p
   // Another Mount or Unmount may have come between.
   HR_ASSIGN_OR_RETURN(bool shown_meanwhile, AlreadyShown(args, layer->ask.Key()));
   if (shown_meanwhile) return Answer(args.id);
-  MountRecord record{args.id, args.parent_id, args.above_foreign, layer->ask.Key(), args.manifest_digest, args.no_fill, 0};
+  MountRecord record{args.id, args.parent_id, args.above_foreign, layer->ask.Key(), args.manifest_digest, args.no_fill, 0, args.image_ref};
   HR_ASSIGN_OR_RETURN(record.view_slot, store_.TakeSlot());
   HR_RETURN_IF_ERROR(store_.SaveMount(record));
   if (Status status = Show(record, layer); !status.ok()) {
@@ -172,6 +177,7 @@ Status LayerManager::Show(const MountRecord& record, const std::shared_ptr<Layer
   vfs::MountSpec spec{record.id, record.parent_id, record.above_foreign, layer->record.slot, record.view_slot, layer->source};
   auto info = vfs_.AddMount(spec);
   if (!info.ok()) return info.status();
+  places_.Add(layer->ask.blob, ImageRef(record, *layer->source));
   streamer_.AddToImage(ImageKey(record, *layer->source), layer->source, /*fill=*/!record.no_fill);
   {
     MutexLock lock(mu_);
@@ -246,14 +252,16 @@ Result<bool> LayerManager::TakeAway(const std::string& id) {
   HR_RETURN_IF_ERROR(store_.DeleteMount(id));  // also what could not be shown at start
   if (!layer) return false;
   if (Status status = vfs_.RemoveMount(id); !status.ok() && status.code() != StatusCode::kNotFound) return status;
-  std::string image;
+  std::string image, image_ref;
   {
     MutexLock lock(mu_);
     image = ImageKey(mounts_.at(id).record, *layer->source);
+    image_ref = ImageRef(mounts_.at(id).record, *layer->source);
     mounts_.erase(id);
     --layer->mounts;
   }
   streamer_.RemoveFromImage(image, layer->source);
+  places_.Remove(layer->ask.blob, image_ref);
   DropUnusedLayers();
   return true;
 }

@@ -30,6 +30,7 @@
 #include "fusefs/daemon/layer_learner.h"
 #include "fusefs/daemon/layer_store.h"
 #include "fusefs/daemon/registry_reader.h"
+#include "fusefs/stream/blob_places.h"
 #include "fusefs/stream/gate.h"
 #include "fusefs/stream/streamer.h"
 #include "fusefs/vfs/vfs.h"
@@ -87,8 +88,8 @@ struct LayerManagerOptions {
 
 class LayerManager {
  public:
-  LayerManager(LayerManagerOptions options, RegistryReader& reader, LayerLearner& learner, vfs::Vfs& vfs, stream::Streamer& streamer, Timer& timer,
-               Metrics& metrics);
+  LayerManager(LayerManagerOptions options, RegistryReader& reader, LayerLearner& learner, vfs::Vfs& vfs, stream::Streamer& streamer,
+               stream::BlobPlaces& places, Timer& timer, Metrics& metrics);
   ~LayerManager();
 
   // Reads the root and shows every mount in it. What is broken is logged and left out, with what stands on it. Call once, first.
@@ -197,6 +198,7 @@ class LayerManager {
   LayerLearner& learner_;
   vfs::Vfs& vfs_;
   stream::Streamer& streamer_;
+  stream::BlobPlaces& places_;
   Timer& timer_;
   Metrics& metrics_;
   LayerStore store_;

@@ -263,6 +263,7 @@ Status LayerStore::SaveMount(const MountRecord& mount) {
                {"parent_id", mount.parent_id},
                {"above_foreign", mount.above_foreign},
                {"layer", mount.layer_key},
+               {"image_ref", mount.image_ref},
                {"manifest_digest", mount.manifest_digest},
                {"no_fill", mount.no_fill},
                {"view_slot", mount.view_slot}};
@@ -277,6 +278,7 @@ Result<MountRecord> LayerStore::LoadMount(const std::string& id) const {
     record.layer_key = json.at("layer").get<std::string>();
     record.manifest_digest = json.at("manifest_digest").get<std::string>();
     record.no_fill = json.value("no_fill", false);
+    record.image_ref = json.value("image_ref", "");
     HR_ASSIGN_OR_RETURN(record.view_slot, Slot(json, "view_slot"));
     bool parent_ok = record.parent_id.empty() || ValidMountId(record.parent_id);
     if (record.id != id || !parent_ok || !ValidKey(record.layer_key)) return DataLossError("the record contradicts itself");

@@ -27,6 +27,7 @@ struct MountRecord {
   std::string manifest_digest;
   bool no_fill = false;
   uint32_t view_slot = 0;
+  std::string image_ref;  // of the image that it was mounted for; "" in records of older versions: the layer's
 };
 
 class LayerStore {

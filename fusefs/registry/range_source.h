@@ -45,8 +45,8 @@ class RangeSource {
   // Starts fetching [offset, offset + size) of the blob; never blocks; the sink is kept until OnDone. One attempt (with credentials renewed
   // and redirects followed); the caller retries. An attempt has its own time limits: connect, and stall (no byte for a while).
   virtual void Fetch(const BlobRef& blob, uint64_t offset, uint64_t size, std::shared_ptr<RangeSink> sink) = 0;
-  // Bytes that `source` (RangeSink::OnSource) gave for this blob are not what their digest says: it is not asked again. Never blocks; the registry
-  // itself (0) is always asked again.
+  // Bytes that `source` (RangeSink::OnSource) gave for this blob are not what their digest says: it is not asked again. Never blocks; a blob's only registry
+  // (0) is always asked again.
   virtual void ReportWrongBytes(const BlobRef& blob, uint64_t source) {
     static_cast<void>(blob);
     static_cast<void>(source);

@@ -168,7 +168,7 @@ void RangeFetch::Decoded(ArrivedChunk& arrived, const Status& status) {
   arrived.decoded = Buffer();
   slot.charge = Charge();
   if (status.code() == StatusCode::kDataLoss) {
-    if (const uint64_t from = from_.load(std::memory_order_relaxed); from != 0) core_->source.ReportWrongBytes(layer_->blob, from);
+    core_->source.ReportWrongBytes(layer_->blob, from_.load(std::memory_order_relaxed));
     Metrics::Add(core_->metrics.chunk_digest_mismatches);
     uint64_t suppressed = 0;
     if (core_->mismatch_log.Allow(&suppressed)) {

@@ -41,7 +41,7 @@ TEST_F(LayerStoreTest, RoundTrip) {
   EXPECT_EQ(read->ask.image_ref, layer.ask.image_ref);
   EXPECT_EQ(read->slot, 17u);
   EXPECT_EQ(*store.LoadToc(layer), "TOC");
-  MountRecord mount{"12", "11", true, layer.ask.Key(), "sha256:m", true, 18};
+  MountRecord mount{"12", "11", true, layer.ask.Key(), "sha256:m", true, 18, "other.test/b:c"};
   ASSERT_OK(store.SaveMount(mount));
   auto mount_read = store.LoadMount("12");
   ASSERT_OK(mount_read);
@@ -50,6 +50,7 @@ TEST_F(LayerStoreTest, RoundTrip) {
   EXPECT_EQ(mount_read->layer_key, layer.ask.Key());
   EXPECT_EQ(mount_read->view_slot, 18u);
   EXPECT_TRUE(mount_read->no_fill);
+  EXPECT_EQ(mount_read->image_ref, "other.test/b:c");
   EXPECT_EQ(*store.ListMounts(), std::vector<std::string>{"12"});
   EXPECT_EQ(*store.ListLayers(), std::vector<std::string>{layer.ask.Key()});
   ASSERT_OK(store.DeleteMount("12"));
