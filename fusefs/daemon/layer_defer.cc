@@ -67,6 +67,7 @@ Result<std::optional<LayerManager::Table>> LayerManager::Walk(const LayerAsk& as
 std::shared_ptr<const stream::LayerSource> LayerManager::MakeSource(const std::shared_ptr<Layer>& layer, const LayerRecord& record, format::LayerIndex index) {
   auto shared = std::make_shared<const format::LayerIndex>(std::move(index));
   stream::LayerSource source{record.Blob(), shared, nullptr};
+  if (record.decoded) source.blob.seek_points = std::shared_ptr<const SeekPoints>(shared, &shared->seek_points);
   if (record.kind == TableKind::kWalked) {
     layer->deferred.store(Deferred::kUnknown);
     source.opener = learner_.Defer(record.Blob(), record.diff_id, shared, [this, weak = std::weak_ptr<Layer>(layer)](const Result<LearnedLayer>& learned) {

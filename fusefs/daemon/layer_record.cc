@@ -13,6 +13,14 @@ constexpr std::array<std::string_view, 5> kNames = {"headrace", "zstd:chunked", 
 
 std::span<const uint8_t> Bytes(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
 
+Result<format::LayerIndex> ReadLearned(const LayerRecord& record, std::string_view bytes) {
+  HR_ASSIGN_OR_RETURN(format::LayerIndex index, format::ReadLearnedTable(bytes));
+  if (!index.seek_points.empty() && index.seek_points.back().blob_offset >= record.blob_size) {
+    return DataLossError("the learned table on disk has seek points beyond the blob");
+  }
+  return index;
+}
+
 }  // namespace
 
 std::string_view TableKindName(TableKind kind) { return kNames.at(static_cast<size_t>(kind)); }
@@ -40,7 +48,7 @@ Result<format::LayerIndex> ReadTable(const LayerRecord& record, std::string_view
     case TableKind::kLearned:
     case TableKind::kWalked:
       if (Digest::Of(bytes) != record.table) return DataLossError("the learned table on disk has another digest");
-      return format::ReadLearnedTable(bytes);
+      return ReadLearned(record, bytes);
   }
   return InternalError("a layer of no format");
 }

@@ -48,7 +48,7 @@ struct LayerRecord {
   Digest diff_id;               // kLearned, kWalked: of the tar
   bool decoded = false;         // kLearned: offsets are those of the tar and not of the blob
 
-  registry::BlobRef Blob() const { return {ask.image_ref, ask.blob, decoded, blob_size}; }
+  registry::BlobRef Blob() const { return {ask.image_ref, ask.blob, decoded, blob_size, nullptr}; }
 };
 
 // Verifies the bytes of a layer's table and reads them. DataLoss: not what the record says; InvalidArgument, ResourceExhausted: malformed.

@@ -22,7 +22,7 @@ struct DctxDeleter {
 
 class DecompressorImpl final : public Decompressor {
  public:
-  explicit DecompressorImpl(Sink sink) : sink_(std::move(sink)) {}
+  DecompressorImpl(Sink sink, OnBoundary on_boundary) : sink_(std::move(sink)), on_boundary_(std::move(on_boundary)) {}
   Compression compression() const override { return kind_; }
 
   Status Write(std::span<const uint8_t> bytes) override {
@@ -94,12 +94,15 @@ class DecompressorImpl final : public Decompressor {
   Status FeedGzip(std::span<const uint8_t> bytes) {
     for (bool full = false; !bytes.empty() || full;) {
       const size_t before = bytes.size();
-      HR_ASSIGN_OR_RETURN(const size_t got, gzip_->Decode(bytes, buffer_));
+      HR_ASSIGN_OR_RETURN(const size_t got, gzip_->DecodeMember(bytes, buffer_));
+      const size_t taken = before - bytes.size();
+      place_.blob_offset += taken;
       HR_RETURN_IF_ERROR(PassOn(got));
-      full = got == buffer_.size();
-      if (got == 0 && bytes.size() == before) break;
+      if (got == 0 && taken == 0) break;
+      at_boundary_ = gzip_->at_boundary();
+      if (at_boundary_ && on_boundary_) on_boundary_(place_);
+      full = got == buffer_.size() && !at_boundary_;
     }
-    at_boundary_ = gzip_->at_boundary();
     return OkStatus();
   }
 
@@ -107,20 +110,26 @@ class DecompressorImpl final : public Decompressor {
     ZSTD_inBuffer in{bytes.data(), bytes.size(), 0};
     for (bool full = false; in.pos < in.size || full;) {
       ZSTD_outBuffer out{buffer_.data(), buffer_.size(), 0};
+      const size_t before = in.pos;
       const size_t rc = ZSTD_decompressStream(zstd_.get(), &out, &in);
       if (ZSTD_isError(rc) != 0) return DataLossError(std::string("zstd: ") + ZSTD_getErrorName(rc));
+      place_.blob_offset += in.pos - before;
       HR_RETURN_IF_ERROR(PassOn(out.pos));
       at_boundary_ = rc == 0;
+      if (at_boundary_ && on_boundary_) on_boundary_(place_);
       full = out.pos == out.size && !at_boundary_;
     }
     return OkStatus();
   }
 
   Status PassOn(size_t n) {
+    place_.decoded_offset += n;
     return n == 0 ? OkStatus() : sink_(std::span<const uint8_t>(buffer_).first(n));
   }
 
   const Sink sink_;
+  const OnBoundary on_boundary_;
+  SeekPoint place_;  // what was taken and passed on
   Compression kind_ = Compression::kUnknown;
   std::string head_;
   bool at_boundary_ = true;  // between members or frames: the input may end here
@@ -132,8 +141,8 @@ class DecompressorImpl final : public Decompressor {
 
 }  // namespace
 
-std::unique_ptr<Decompressor> Decompressor::Create(Sink sink) {
-  return std::make_unique<DecompressorImpl>(std::move(sink));
+std::unique_ptr<Decompressor> Decompressor::Create(Sink sink, OnBoundary on_boundary) {
+  return std::make_unique<DecompressorImpl>(std::move(sink), std::move(on_boundary));
 }
 
 }  // namespace headrace::format

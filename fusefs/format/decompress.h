@@ -10,6 +10,7 @@
 #include <memory>
 #include <span>
 
+#include "fusefs/base/seek_point.h"
 #include "fusefs/base/status.h"
 
 namespace headrace::format {
@@ -19,7 +20,9 @@ enum class Compression : uint8_t { kUnknown, kNone, kGzip, kZstd };
 class Decompressor {
  public:
   using Sink = std::function<Status(std::span<const uint8_t>)>;
-  static std::unique_ptr<Decompressor> Create(Sink sink);
+  // A gzip member or zstd frame has ended, and all of it went to the sink: what follows, if anything does, can be decoded without what was before.
+  using OnBoundary = std::function<void(const SeekPoint&)>;
+  static std::unique_ptr<Decompressor> Create(Sink sink, OnBoundary on_boundary = nullptr);
   virtual ~Decompressor() = default;
   virtual Status Write(std::span<const uint8_t> bytes) = 0;
   virtual Status Finish() = 0;

@@ -89,6 +89,15 @@ Status Gunzip::ReadHeader(std::span<const uint8_t>& in) {
 }
 
 Result<size_t> Gunzip::Decode(std::span<const uint8_t>& in, std::span<uint8_t> out) {
+  size_t written = 0;
+  do {
+    HR_ASSIGN_OR_RETURN(const size_t got, DecodeMember(in, out.subspan(written)));
+    written += got;
+  } while (at_boundary_ && !in.empty() && written < out.size());
+  return written;
+}
+
+Result<size_t> Gunzip::DecodeMember(std::span<const uint8_t>& in, std::span<uint8_t> out) {
   inflate_state& state = *state_;
   size_t written = 0;
   while (written < out.size()) {
@@ -115,7 +124,9 @@ Result<size_t> Gunzip::Decode(std::span<const uint8_t>& in, std::span<uint8_t> o
     written += made;
     if (state.block_state == ISAL_BLOCK_FINISH) {
       at_boundary_ = true;
-    } else if (taken == 0 && made == 0) {
+      break;
+    }
+    if (taken == 0 && made == 0) {
       break;  // it needs more input
     }
   }

@@ -24,6 +24,8 @@ class Gunzip {
   // Takes bytes from the front of `in` and writes to `out`; how many were written. Returns when `out` is full or `in` is empty; at the end of a member the next one
   // begins. DataLoss: damaged.
   Result<size_t> Decode(std::span<const uint8_t>& in, std::span<uint8_t> out);
+  // The same, but it returns at the end of a member as well (at_boundary() then).
+  Result<size_t> DecodeMember(std::span<const uint8_t>& in, std::span<uint8_t> out);
   // Between members, and nothing that was decoded waits for room: the input may end here.
   bool at_boundary() const { return at_boundary_; }
   // Begins anew.

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "fusefs/base/digest.h"
+#include "fusefs/base/seek_point.h"
 
 namespace headrace::format {
 
@@ -66,6 +67,7 @@ struct LayerIndex {
   std::vector<Entry> entries;  // in the order of the table of contents: the position is half of the node id, for ever
   std::vector<Chunk> chunks;
   uint64_t blob_size = 0;      // compressed layer, for range checks
+  SeekPoints seek_points;      // of a learned table: where the decoding of the blob may begin; may be empty
 };
 
 }  // namespace headrace::format

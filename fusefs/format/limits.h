@@ -45,6 +45,8 @@ inline constexpr uint64_t kTarSplitSizeMax = 1ull << 30;
 
 // zstd seekable format: frames of a table.
 inline constexpr uint64_t kSeekTableFramesMax = 0x8000000;
+// Places where a blob without a table may be entered (16 bytes of memory each): a megabyte apart for blobs up to 64 GiB, further in larger ones.
+inline constexpr uint64_t kSeekPointsMax = 64u << 10;
 // Window of a zstd stream that the decompressor of conversions takes (zstd's own default limit).
 inline constexpr int kDecompressWindowLogMax = 27;
 

@@ -8,6 +8,7 @@
 #include "fusefs/format/json_text.h"
 #include "fusefs/format/limits.h"
 #include "fusefs/format/name.h"
+#include "fusefs/format/seek_points.h"
 #include "fusefs/format/toc.h"
 #include "fusefs/format/toc_builder.h"
 
@@ -232,11 +233,22 @@ std::string CompareShapes(const LayerIndex& a, const LayerIndex& b) {
   return "";
 }
 
+std::string WithSeekPoints(std::string table, const SeekPoints& points) {
+  const std::string text = WriteSeekPoints(points);
+  if (table.size() + text.size() <= limits::kTocSizeMax) table.insert(table.find('\n'), text);
+  return table;
+}
+
 Result<LayerIndex> ReadLearnedTable(std::string_view table) {
   const size_t end = table.find('\n');
   if (end == std::string_view::npos) return DataLossError("a learned table is cut short");
-  HR_ASSIGN_OR_RETURN(const uint64_t tar_size, ParseU64(table.substr(0, end)));
-  return ParseTocJson(table.substr(end + 1), tar_size, tar_size, TocDialect::kLearned);
+  const std::string_view head = table.substr(0, end);
+  const std::string_view size = head.substr(0, head.find(' '));
+  HR_ASSIGN_OR_RETURN(const uint64_t tar_size, ParseU64(size));
+  HR_ASSIGN_OR_RETURN(SeekPoints points, ReadSeekPoints(head.substr(size.size()), tar_size));
+  HR_ASSIGN_OR_RETURN(LayerIndex index, ParseTocJson(table.substr(end + 1), tar_size, tar_size, TocDialect::kLearned));
+  index.seek_points = std::move(points);
+  return index;
 }
 
 }  // namespace headrace::format

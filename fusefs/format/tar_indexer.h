@@ -111,7 +111,10 @@ const Digest& UnknownDigest();
 // Two tables of one tar: the same entries in the same order, cut in the same way; digests are not compared. The first difference in words, or "".
 std::string CompareShapes(const LayerIndex& a, const LayerIndex& b);
 
-// The text form of a table that was learned, for the disk. Its digest is the caller's business.
+// The table with the seek points of the blob that it was learned from, if there is room for them.
+std::string WithSeekPoints(std::string table, const SeekPoints& points);
+
+// The text form of a table that was learned, for the disk. Its digest is the caller's business. Tables without seek points are good tables.
 Result<LayerIndex> ReadLearnedTable(std::string_view table);
 
 }  // namespace headrace::format

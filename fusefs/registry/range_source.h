@@ -9,6 +9,7 @@
 #include <string>
 
 #include "fusefs/base/digest.h"
+#include "fusefs/base/seek_point.h"
 #include "fusefs/base/status.h"
 
 namespace headrace::registry {
@@ -21,6 +22,7 @@ struct BlobRef {
   // stands in front of the registry client (stream/) can answer that.
   bool decoded = false;
   uint64_t size = 0;  // of the blob, where that is known; needed if `decoded`
+  std::shared_ptr<const SeekPoints> seek_points;  // if `decoded`: where its decoding may begin; may be null
 };
 
 // Receives one range. Calls come from the source's own network thread, one at a time, in order: OnData* then OnDone once.

@@ -84,7 +84,8 @@ class BlobReader::Shared::Sink : public registry::RangeSink {
 
 BlobReader::BlobReader(registry::RangeSource& source, const registry::BlobRef& blob, const BlobReaderOptions& options,
                        std::function<bool()> cancelled)
-    : source_(source), blob_(blob), options_(options), cancelled_(std::move(cancelled)), shared_(std::make_shared<Shared>()) {}
+    : source_(source), blob_(blob), options_(options), cancelled_(std::move(cancelled)), shared_(std::make_shared<Shared>()),
+      end_(std::min(blob.size, options.end)), next_offset_(options.begin) {}
 
 BlobReader::~BlobReader() {
   MutexLock lock(shared_->mu);
@@ -94,8 +95,9 @@ BlobReader::~BlobReader() {
 
 void BlobReader::Start(uint64_t index) {
   auto range = std::make_shared<Range>();
-  range->offset = index * kRangeBytes;
-  range->bytes.resize(std::min(kRangeBytes, blob_.size - range->offset));
+  range->offset = next_offset_;
+  range->bytes.resize(std::min(kRangeBytes, end_ - range->offset));
+  next_offset_ += range->bytes.size();
   {
     MutexLock lock(shared_->mu);
     shared_->ranges[index] = range;
@@ -118,13 +120,13 @@ Status BlobReader::Restart(Range& range) {
 }
 
 Result<std::vector<uint8_t>> BlobReader::Next() {
-  if (next_ * kRangeBytes >= blob_.size) return std::vector<uint8_t>();
+  if (next_ == next_start_ && next_offset_ >= end_) return std::vector<uint8_t>();
   {
     // Time in which the caller was busy with what came is not the registry's.
     MutexLock lock(shared_->mu);
     shared_->progress = steady_clock::now();
   }
-  while (next_start_ < next_ + kRanges && next_start_ * kRangeBytes < blob_.size) Start(next_start_++);
+  while (next_start_ < next_ + kRanges && next_offset_ < end_) Start(next_start_++);
   for (;;) {
     if (cancelled_ && cancelled_()) return CancelledError("cancelled");
     std::vector<std::shared_ptr<Range>> again;

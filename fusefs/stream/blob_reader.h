@@ -7,9 +7,11 @@
 #ifndef HEADRACE_FUSEFS_STREAM_BLOB_READER_H_
 #define HEADRACE_FUSEFS_STREAM_BLOB_READER_H_
 
+#include <algorithm>
 #include <chrono>
 #include <cstdint>
 #include <functional>
+#include <limits>
 #include <memory>
 #include <vector>
 
@@ -22,6 +24,8 @@ struct BlobReaderOptions {
   std::chrono::milliseconds stall_deadline{300'000};
   std::chrono::milliseconds retry_pause_min{100};
   std::chrono::milliseconds retry_pause_max{10'000};
+  uint64_t begin = 0;  // only this part of the blob is read
+  uint64_t end = std::numeric_limits<uint64_t>::max();
 };
 
 class BlobReader {
@@ -34,6 +38,8 @@ class BlobReader {
 
   // The next bytes; empty at the end. After an error the reader is of no use.
   Result<std::vector<uint8_t>> Next();
+  // Reads on to there, if that is further. By the thread that calls Next.
+  void Extend(uint64_t end) { end_ = std::max(end_, std::min(blob_.size, end)); }
   // What came so far was wrong: mirrors that gave some of it are not asked again (all of them: the digest of the whole does not tell which one it was). True if
   // there were any, so that another try makes sense.
   bool ReportWrong();
@@ -51,7 +57,9 @@ class BlobReader {
   const BlobReaderOptions options_;
   const std::function<bool()> cancelled_;
   const std::shared_ptr<Shared> shared_;
-  uint64_t next_start_ = 0;  // index of the range that is to be asked for next
+  uint64_t end_;             // in the blob
+  uint64_t next_offset_;     // of the range that is to be asked for next
+  uint64_t next_start_ = 0;  // its index
   uint64_t next_ = 0;        // index of the range that Next gives
 };
 

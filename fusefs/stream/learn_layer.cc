@@ -10,6 +10,7 @@
 #include "fusefs/base/log.h"
 #include "fusefs/base/mutex.h"
 #include "fusefs/format/decompress.h"
+#include "fusefs/format/seek_points.h"
 #include "fusefs/format/tar_indexer.h"
 #include "fusefs/stream/cache_filler.h"
 
@@ -113,7 +114,7 @@ class Lesson {
     if (learned_->diff_id != request_.diff_id) {
       return DataLossError("the tar has digest " + learned_->diff_id.ToString() + ", should be the DiffID " + request_.diff_id.ToString());
     }
-    return LearnedTable{std::move(learned_->table), decoded_};
+    return LearnedTable{format::WithSeekPoints(std::move(learned_->table), points_.Below(learned_->tar_size)), decoded_};
   }
   // The bytes were wrong (a damaged stream is that as well) and came from a mirror that is not asked again.
   bool AnotherTry(const Status& status) {
@@ -123,7 +124,8 @@ class Lesson {
  private:
   Status Stream() {
     Sha256Lane blob_lane;
-    auto decoder = format::Decompressor::Create([this](std::span<const uint8_t> tar) { return blocks_.Push(tar); });
+    auto decoder = format::Decompressor::Create([this](std::span<const uint8_t> tar) { return blocks_.Push(tar); },
+                                                [this](const SeekPoint& end) { points_.Add(end); });
     for (;;) {
       HR_ASSIGN_OR_RETURN(const std::vector<uint8_t> bytes, reader_.Next());
       if (bytes.empty()) break;
@@ -156,6 +158,7 @@ class Lesson {
   CacheFiller filler_;
   format::TarIndexer indexer_;
   Blocks blocks_;
+  format::SeekPointCollector points_;
   Digest blob_digest_;
   bool decoded_ = false;
   bool wrong_ = false;

@@ -1,9 +1,11 @@
 // Layers that have no table of contents of ours: found in the manifest, read by zstd:chunked's or learned from the whole blob; what is verified, what is shared, what
 // survives a restart.
+#include <fcntl.h>
 #include <gtest/gtest.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 
+#include <filesystem>
 #include <future>
 #include <nlohmann/json.hpp>
 
@@ -134,6 +136,36 @@ TEST_F(DaemonForeignLayersTest, LearnedOnce) {
   const std::string second = Image({other, layer});
   EXPECT_EQ(MountImage({other, layer}, second, 5), Path("6"));
   EXPECT_EQ(Slurp(Path("6/d/f")), Noise(5 << 20, 1));
+}
+
+std::string InManyFrames(const std::string& data) {
+  std::string blob;
+  for (size_t at = 0; at < data.size(); at += 1 << 20) blob += Zstd(data.substr(at, 1 << 20), 1);
+  return blob;
+}
+
+// Goal: what the cache lost of a learned layer costs the frames that it lies in, before and after a restart: the seek points are kept.
+TEST_F(DaemonForeignLayersTest, LostChunksComeBackFrameByFrame) {
+  options.config.fill_rate = 0;
+  options.config.small_file = 0;
+  options.config.read_ahead = 128 << 10;  // the kernel's: what it reads on would count as reading forward
+  Restart();
+  const std::string big = Noise(64 << 20, 3);
+  ForeignLayer layer = Layer({File("big", big)}, InManyFrames);
+  ASSERT_OK(Mount(Ask("1", "", layer, Image({layer}))));
+  EXPECT_TRUE(Slurp(Path("1/big")) == big);
+  Stop();
+  std::filesystem::remove_all(std::filesystem::path(options.config.root) / "cache");
+  Start();
+  const uint64_t before = registry.counts().blob_bytes;
+  std::string part(1000, '\0');
+  UniqueFd fd(::open(Path("1/big").c_str(), O_RDONLY | O_CLOEXEC));
+  ASSERT_TRUE(fd.valid());
+  ASSERT_EQ(::pread(fd.get(), part.data(), part.size(), 40 << 20), 1000);
+  EXPECT_TRUE(part == big.substr(40 << 20, 1000));
+  // The chunk of 4 MiB and what lies around it in its frames: a tenth of the blob and not two thirds.
+  EXPECT_LE(registry.counts().blob_bytes - before, layer.blob.size() / 6);
+  EXPECT_GE(registry.counts().blob_bytes - before, layer.blob.size() / 32);
 }
 
 // Goal: zstd:chunked layers are found by the manifest's annotations and read lazily.

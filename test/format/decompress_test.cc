@@ -47,6 +47,45 @@ TEST(DecompressorTest, EveryForm) {
   }
 }
 
+// Goal: the end of every member and frame is told, whatever the pieces, and the rest can be decoded from there.
+TEST(DecompressorTest, BoundariesCanBeEntered) {
+  std::mt19937_64 random(headrace::test::TestSeed());
+  std::vector<std::string> parts = {"x", "", RandomWeights(random, 300'001), std::string(256 << 10, 'b'), RandomWeights(random, 77'777)};
+  for (const bool gzip : {true, false}) {
+    std::string blob, data;
+    SeekPoints wanted;
+    for (const std::string& part : parts) {
+      blob += gzip ? Gzip(part) : Zstd(part);
+      data += part;
+      wanted.push_back({blob.size(), data.size()});
+      if (gzip) continue;
+      blob += SkippableHeader(kSkippableMagicChunked, 3) + "abc";
+      wanted.push_back({blob.size(), data.size()});
+    }
+    for (const size_t piece : {size_t{7}, size_t{4099}, blob.size()}) {
+      SeekPoints seen;
+      uint64_t passed = 0;
+      auto d = Decompressor::Create(
+          [&](std::span<const uint8_t> bytes) {
+            passed += bytes.size();
+            return OkStatus();
+          },
+          [&](const SeekPoint& end) {
+            EXPECT_EQ(end.decoded_offset, passed);
+            seen.push_back(end);
+          });
+      for (size_t at = 0; at < blob.size(); at += piece) ASSERT_OK(d->Write(AsBytes(blob).subspan(at, std::min(piece, blob.size() - at))));
+      ASSERT_OK(d->Finish());
+      EXPECT_TRUE(seen == wanted) << "gzip " << gzip << ", pieces of " << piece << ": " << seen.size() << " boundaries";
+    }
+    for (const SeekPoint& point : wanted) {
+      auto rest = Inflate(blob.substr(point.blob_offset), 4099);
+      ASSERT_OK(rest);
+      EXPECT_TRUE(*rest == data.substr(point.decoded_offset)) << point.blob_offset;
+    }
+  }
+}
+
 // Goal: a layer of ours is a zstd stream like any other.
 TEST(DecompressorTest, OurOwnLayer) {
   const std::string tar = TarFile("a", std::string(200000, 'a')) + TarEnd();

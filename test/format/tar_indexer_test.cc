@@ -6,6 +6,7 @@
 #include "fusefs/format/bytes.h"
 #include "fusefs/format/layer_writer.h"
 #include "fusefs/format/limits.h"
+#include "fusefs/format/seek_points.h"
 #include "fusefs/format/tar_writer.h"
 #include "fusefs/format/toc.h"
 #include "test/format/layer_fixture.h"
@@ -299,6 +300,56 @@ TEST(TarWalkTest, WrongOnes) {
   other = *index;
   other.entries.pop_back();
   EXPECT_NE(CompareShapes(*index, other), "");
+}
+
+// Goal: seek points come back with the table; tables of before, without them, are good; lists that nobody could have written are refused.
+TEST(TarIndexerTest, SeekPointsOfATable) {
+  Collect sink;
+  auto learned = Learn(*headrace::test::ToTar({headrace::test::File("f", std::string(5'000'000, 'f'))}), 1 << 20, sink);
+  ASSERT_OK(learned);
+  auto before = ReadLearnedTable(learned->table);
+  ASSERT_OK(before);
+  EXPECT_TRUE(before->seek_points.empty());
+  const SeekPoints points = {{100, 1'048'576}, {250, 3'000'000}, {900, 5'000'000}};
+  auto with = ReadLearnedTable(WithSeekPoints(learned->table, points));
+  ASSERT_OK(with);
+  EXPECT_EQ(with->seek_points, points);
+  EXPECT_EQ(with->entries.size(), before->entries.size());
+  EXPECT_EQ(with->blob_size, before->blob_size);
+  for (const char* hostile : {" ", " 1", " 1:", " :1", " 1:2:3", "  1:2", " 0:5", " 5:0", " -1:5", " 1:x", " 1:5000000000", " 1:18446744073709551615 1:2", " 1:4000000 18446744073709551615:1",
+                              " 1152921504606846976:5", "\t1:2", " 1:2 ", "1:2"}) {
+    std::string table = learned->table;
+    table.insert(table.find('\n'), hostile);
+    EXPECT_FALSE(ReadLearnedTable(table).ok()) << hostile;
+  }
+  std::string many;
+  for (uint64_t i = 0; i <= limits::kSeekPointsMax; ++i) many += " 1:1";
+  EXPECT_CODE(ReadSeekPoints(many, 1u << 30), StatusCode::kDataLoss);
+  EXPECT_OK(ReadSeekPoints(many.substr(4), 1u << 30));
+}
+
+// Goal: points are a megabyte apart, further when there would be too many, and none is where nothing follows.
+TEST(SeekPointCollectorTest, ThinsOut) {
+  constexpr uint64_t kMiB = 1u << 20;
+  SeekPointCollector few;
+  for (uint64_t i = 1; i <= 100; ++i) few.Add({i * 10, i * kMiB / 4});
+  ASSERT_EQ(few.Below(25 * kMiB + 1).size(), 25u);
+  EXPECT_EQ(few.Below(25 * kMiB + 1).front(), (SeekPoint{40, kMiB}));
+  EXPECT_EQ(few.Below(25 * kMiB).size(), 24u);
+  SeekPointCollector many;
+  const uint64_t count = 5 * limits::kSeekPointsMax;
+  for (uint64_t i = 1; i <= count; ++i) many.Add({i, i * kMiB});
+  const SeekPoints points = many.Below(UINT64_MAX);
+  EXPECT_LE(points.size(), limits::kSeekPointsMax);
+  EXPECT_GE(points.size(), limits::kSeekPointsMax / 2);
+  SeekPoint before;
+  for (const SeekPoint& point : points) {
+    EXPECT_EQ(point.blob_offset * kMiB, point.decoded_offset);
+    EXPECT_LE(point.decoded_offset - before.decoded_offset, 16 * kMiB);
+    EXPECT_GE(point.decoded_offset - before.decoded_offset, 4 * kMiB);
+    before = point;
+  }
+  EXPECT_GE(before.decoded_offset, (count - 16) * kMiB);
 }
 
 }  // namespace

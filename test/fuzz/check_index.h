@@ -34,6 +34,12 @@ inline void CheckChunks(const format::LayerIndex& index, const format::Entry& en
 }
 
 inline void CheckIndex(const format::LayerIndex& index, uint64_t data_end) {
+  SeekPoint before;
+  for (const SeekPoint& point : index.seek_points) {
+    HEADRACE_CHECK(point.blob_offset > before.blob_offset && point.blob_offset < format::limits::kBlobSizeMax);
+    HEADRACE_CHECK(point.decoded_offset > before.decoded_offset && point.decoded_offset < data_end);
+    before = point;
+  }
   std::set<std::string_view> names;
   for (const format::Entry& entry : index.entries) {
     CheckName(entry.name);

@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <future>
+#include <random>
 
 #include "fusefs/format/tar_indexer.h"
 #include "fusefs/stream/content_id.h"
@@ -298,6 +299,98 @@ TEST_F(LearnLayerTest, DecodingSourceServesRangesOfTheTar) {
   request.blob.decoded = true;
   source_.SetScript([](const std::shared_ptr<FakeRequest>& r, uint64_t) { r->Finish(NotFoundError("gone")); });
   EXPECT_CODE(wait(*fetch(3, 4)), StatusCode::kNotFound);
+}
+
+// A tar of one file in 64 parts of a megabyte, each a member or frame of its own.
+struct Parted {
+  std::string tar, blob;
+  SeekPoints starts;
+  Parted(bool gzip, unsigned seed) {
+    tar = *test::ToTar({test::File("big", Noise((64u << 20) - 2048, seed))});
+    for (size_t at = 0; at < tar.size(); at += 1 << 20) {
+      starts.push_back({blob.size(), at});
+      blob += gzip ? Gzip(tar.substr(at, 1 << 20)) : test::Zstd(tar.substr(at, 1 << 20), 1);
+    }
+    starts.push_back({blob.size(), tar.size()});
+  }
+  // Bytes of the parts in which [offset, offset + size) lies.
+  uint64_t BytesNeeded(uint64_t offset, uint64_t size) const { return starts[((offset + size - 1) >> 20) + 1].blob_offset - starts[offset >> 20].blob_offset; }
+};
+
+// Goal: what the cache lost of a blob of many members or frames costs those that it lies in, and nothing else; the bytes are the tar's wherever the stream is entered.
+TEST_F(LearnLayerTest, SeekPointsAreEntered) {
+  const uint64_t seed = test::TestSeed();
+  for (const bool gzip : {false, true}) {
+    SCOPED_TRACE("HEADRACE_TEST_SEED=" + std::to_string(seed) + (gzip ? " gzip" : " zstd"));
+    source_.ServeEverything();
+    const Parted parts(gzip, static_cast<unsigned>(seed));
+    ASSERT_GE(parts.starts.size(), 65u);
+    LearnRequest request = Request(parts.blob, parts.tar);
+    auto learned = LearnLayer(request, source_, *cache_);
+    ASSERT_OK(learned);
+    auto index = format::ReadLearnedTable(learned->table);
+    ASSERT_OK(index);
+    EXPECT_EQ(index->seek_points, SeekPoints(parts.starts.begin() + 1, parts.starts.end() - 1));
+    request.blob.decoded = true;
+    request.blob.seek_points = std::make_shared<SeekPoints>(index->seek_points);
+    DecodingSource source(source_, {milliseconds(3000), milliseconds(5), milliseconds(10)});
+    const auto begin = [&](uint64_t offset, uint64_t size) {
+      auto sink = std::make_shared<Collect>();
+      source.Fetch(request.blob, offset, size, sink);
+      return sink;
+    };
+    const auto expect = [&](Collect& sink, uint64_t offset, uint64_t size) {
+      auto done = sink.done.get_future();
+      ASSERT_EQ(done.wait_for(std::chrono::seconds(30)), std::future_status::ready);
+      EXPECT_OK(done.get());
+      EXPECT_TRUE(sink.bytes == parts.tar.substr(offset, size)) << offset << " " << size;
+    };
+    std::mt19937_64 random(seed);
+    // One lost chunk, at the start, in the middle, over a boundary, at the end.
+    for (const auto& [offset, size] : std::vector<std::pair<uint64_t, uint64_t>>{{0, 1000}, {40u << 20, 1 << 20}, {(10u << 20) - 500, 1000}, {parts.tar.size() - 100, 100}}) {
+      const uint64_t before = source_.requested_bytes();
+      expect(*begin(offset, size), offset, size);
+      EXPECT_EQ(source_.requested_bytes() - before, parts.BytesNeeded(offset, size)) << offset;
+    }
+    // Many at a time.
+    for (int round = 0; round < 4; ++round) {
+      std::vector<std::pair<std::pair<uint64_t, uint64_t>, std::shared_ptr<Collect>>> asked;
+      for (int i = 0; i < 12; ++i) {
+        const uint64_t offset = random() % parts.tar.size();
+        const uint64_t size = 1 + random() % std::min<uint64_t>(parts.tar.size() - offset, 5'000'000);
+        asked.push_back({{offset, size}, begin(offset, size)});
+      }
+      for (auto& [place, sink] : asked) expect(*sink, place.first, place.second);
+    }
+    // Without points, as tables of older versions have none: from the start.
+    request.blob.seek_points = nullptr;
+    DecodingSource old(source_, {milliseconds(3000), milliseconds(5), milliseconds(10)});
+    auto sink = std::make_shared<Collect>();
+    old.Fetch(request.blob, 50u << 20, 1000, sink);
+    expect(*sink, 50u << 20, 1000);
+  }
+}
+
+// Goal: points that are not where the stream can be entered give errors, not a hang; the digests of the chunks are what is believed.
+TEST_F(LearnLayerTest, WrongSeekPointsAreErrors) {
+  source_.ServeEverything();
+  const Parted parts(false, 1);
+  registry::BlobRef ref = Request(parts.blob, parts.tar).blob;
+  ref.decoded = true;
+  DecodingSource source(source_, {milliseconds(3000), milliseconds(5), milliseconds(10)});
+  const SeekPoint good = parts.starts[20];
+  for (const SeekPoint& wrong : {SeekPoint{good.blob_offset + 1, good.decoded_offset}, SeekPoint{parts.blob.size() + 5, good.decoded_offset}}) {
+    ref.seek_points = std::make_shared<SeekPoints>(SeekPoints{wrong});
+    ref.image_ref = "registry.test/m:" + std::to_string(wrong.blob_offset);
+    for (const uint64_t offset : {good.decoded_offset + 5, good.decoded_offset - 500'000}) {
+      auto sink = std::make_shared<Collect>();
+      source.Fetch(ref, offset, 1'000'000, sink);
+      auto done = sink->done.get_future();
+      ASSERT_EQ(done.wait_for(std::chrono::seconds(30)), std::future_status::ready);
+      const Status status = done.get();
+      EXPECT_TRUE(!status.ok() || sink->bytes == parts.tar.substr(offset, 1'000'000)) << wrong.blob_offset << " " << offset;
+    }
+  }
 }
 
 // Goal: of a decoded stream, too, it is known which mirror it is from: who finds a wrong digest can name it, and one that does not even decode is named at once.
