@@ -53,7 +53,10 @@ Result<Location> Location::Parse(std::string_view text) {
 std::string Location::ToString() const {
   if (const registry::Reference* ref = reference()) return ref->ToString();
   const LayoutLocation* l = layout();
-  return std::string(kLayoutScheme) + l->path + (l->tag.empty() ? "" : ":" + l->tag) +
+  // A colon of the path's own, where a tag's would be looked for.
+  const bool colon = l->path.find(':', l->path.rfind('/') + 1) != std::string::npos;
+  const std::string end = l->tag.empty() ? (colon ? "/" : "") : ":" + l->tag;
+  return std::string(kLayoutScheme) + l->path + end +
          (l->digest ? "@" + l->digest->ToString() : "");
 }
 

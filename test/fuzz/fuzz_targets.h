@@ -18,6 +18,7 @@ using Bytes = std::span<const uint8_t>;
 
 void FuzzAuthChallenge(Bytes data);
 void FuzzChunk(Bytes data);
+void FuzzConfig(Bytes data);
 void FuzzCredentialFiles(Bytes data);
 void FuzzDecompress(Bytes data);
 void FuzzEstargz(Bytes data);
@@ -29,6 +30,8 @@ void FuzzKubeletProvider(Bytes data);
 void FuzzLayerHint(Bytes data);
 void FuzzLayerRecords(Bytes data);
 void FuzzLayerWriter(Bytes data);
+void FuzzLocation(Bytes data);
+void FuzzPresenceMap(Bytes data);
 void FuzzPullSecret(Bytes data);
 void FuzzSeekTable(Bytes data);
 void FuzzTar(Bytes data);
@@ -44,6 +47,7 @@ struct Target {
 inline constexpr Target kTargets[] = {
     {"auth_challenge", FuzzAuthChallenge},
     {"chunk", FuzzChunk},
+    {"config", FuzzConfig},
     {"credential_files", FuzzCredentialFiles},
     {"decompress", FuzzDecompress},
     {"estargz", FuzzEstargz},
@@ -55,6 +59,8 @@ inline constexpr Target kTargets[] = {
     {"layer_hint", FuzzLayerHint},
     {"layer_records", FuzzLayerRecords},
     {"layer_writer", FuzzLayerWriter},
+    {"location", FuzzLocation},
+    {"presence_map", FuzzPresenceMap},
     {"pull_secret", FuzzPullSecret},
     {"seek_table", FuzzSeekTable},
     {"tar", FuzzTar},
