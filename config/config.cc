@@ -46,6 +46,14 @@ T FromTable(std::string_view text) {
 
 template <typename T>
 Status CheckLimits(const T& value, std::string_view min, std::string_view max) {
+  if constexpr (std::is_same_v<T, Text>) {
+    std::string choices;
+    for (const std::string_view choice : max.empty() ? std::vector<std::string_view>{} : Split(max, '|')) {
+      if (value == choice) return {};
+      choices += (choices.empty() ? "\"" : ", \"") + std::string(choice) + "\"";
+    }
+    return choices.empty() ? OkStatus() : InvalidArgumentError("must be one of " + choices);
+  }
   if constexpr (std::is_same_v<T, Size> || std::is_same_v<T, Duration>) {
     bool low = !min.empty() && value < FromTable<T>(min);
     bool high = !max.empty() && value > FromTable<T>(max);

@@ -64,7 +64,16 @@ std::string DockerConfig::NormaliseHost(std::string_view key) {
 Result<DockerConfig> DockerConfig::Parse(std::string_view json) {
   if (json.size() > kDockerConfigBytesMax) return InvalidArgumentError("larger than 1 MiB");
   Json root = Json::parse(json, nullptr, false);
-  if (!root.is_object()) return InvalidArgumentError("not a JSON object");
+  if (!root.is_object()) return InvalidArgumentError("not a JSON object; mend it, or move it away and log in again (docker login)");
+  for (const char* map : {"auths", "credHelpers"}) {
+    auto found = root.find(map);
+    if (found != root.end() && !found->is_object() && !found->is_null()) {
+      return InvalidArgumentError("\"" + std::string(map) + "\" must be an object with the names of registries as keys");
+    }
+  }
+  if (auto store = root.find("credsStore"); store != root.end() && !store->is_string() && !store->is_null()) {
+    return InvalidArgumentError("\"credsStore\" is not the name of a program (docker-credential-NAME)");
+  }
   DockerConfig config;
   auto auths = root.find("auths");
   if (auths != root.end() && auths->is_object()) {
@@ -84,8 +93,8 @@ Result<DockerConfig> DockerConfig::Parse(std::string_view json) {
   auto helpers = root.find("credHelpers");
   if (helpers != root.end() && helpers->is_object()) {
     for (const auto& [key, helper] : helpers->items()) {
-      if (!helper.is_string() || helper.get<std::string>().empty()) continue;
-      if (IsHelperName(helper.get<std::string>())) {
+      if (helper.is_string() && helper.get<std::string>().empty()) continue;
+      if (helper.is_string() && IsHelperName(helper.get<std::string>())) {
         config.helpers[NormaliseHost(key)] = helper.get<std::string>();
       } else {
         config.broken[NormaliseHost(key)] = "its entry under \"credHelpers\" is not the name of a program (docker-credential-NAME)";

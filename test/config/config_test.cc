@@ -35,6 +35,39 @@ TEST(ConfigTest, MistakesNameFileLineAndNearestKey) {
   EXPECT_CODE(LoadConfig("/nonexistent/headrace.toml"), StatusCode::kNotFound);
 }
 
+// Goal: each kind of mistake is said with file, line, key and what would be right.
+TEST(ConfigTest, EveryMistakeNamesFileKeyAndFix) {
+  struct Mistake {
+    const char* text;
+    const char* where;
+    const char* fix;
+  };
+  const Mistake mistakes[] = {
+      {"[strem]\n", "headrace.toml:1: there is no section [strem]", "did you mean [stream]?"},
+      {"[stream]\nread_dedline = \"90s\"\n", "headrace.toml:2: there is no key 'read_dedline' in [stream]", "did you mean 'read_deadline'?"},
+      {"[stream]\nread_deadline = \"1ms\"\n", "headrace.toml:2: stream.read_deadline", "must lie between 1s and 24h"},
+      {"[stream]\nread_deadline = \"soon\"\n", "headrace.toml:2: stream.read_deadline", "write it like"},
+      {"[fused]\n\nfuse_threads = 100\n", "headrace.toml:3: fused.fuse_threads", "must lie between 1 and 64"},
+      {"[stream]\nrange_max = \"8 apples\"\n", "headrace.toml:2: stream.range_max", "write it like"},
+      {"[stream]\nrange_max = -3\n", "headrace.toml:2: stream.range_max", "takes a string or a number that is not negative"},
+      {"[stream]\nread_deadline = [\"1s\"]\n", "headrace.toml:2: stream.read_deadline", "takes one value, not a list"},
+      {"[registry]\nplain_http = [1]\n", "headrace.toml:2: registry.plain_http", "takes a list of strings"},
+      {"[fused]\nroot = true\n", "headrace.toml:2: fused.root", "takes a string"},
+      {"[stream]\nafter_deadline = \"never\"\n", "headrace.toml:2: stream.after_deadline", "must be one of \"eio\", \"wait\""},
+      {"[layers]\nwithout_table = \"keep\"\n", "headrace.toml:2: layers.without_table", "must be one of \"stream\", \"leave\""},
+      {"[snapshotter]\nlog_level = \"loud\"\n", "headrace.toml:2: snapshotter.log_level", "must be one of \"trace\", \"debug\""},
+      {"[fused\n", "headrace.toml:1: ", ""},
+      {"[fused]\nroot = \"a\"\nroot = \"b\"\n", "headrace.toml:3: ", ""},
+  };
+  for (const Mistake& mistake : mistakes) {
+    const Status status = ParseConfig(mistake.text, "/etc/headrace/headrace.toml").status();
+    EXPECT_CODE(status, StatusCode::kInvalidArgument);
+    EXPECT_NE(status.message().find(mistake.where), std::string::npos) << mistake.text << status.message();
+    EXPECT_NE(status.message().find(mistake.fix), std::string::npos) << mistake.text << status.message();
+    EXPECT_TRUE(status.message().starts_with("/etc/headrace/headrace.toml")) << status.message();
+  }
+}
+
 TEST(ConfigTest, ShippedFilesMatchTheTable) {
   const std::string toml = std::string(HEADRACE_SOURCE_DIR) + "/config/headrace.toml";
   const std::string readme = std::string(HEADRACE_SOURCE_DIR) + "/config/README.md";

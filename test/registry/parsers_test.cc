@@ -126,8 +126,8 @@ TEST(DockerConfigTest, Hostile) {
   EXPECT_FALSE(DockerConfig::Parse("{\"auths\":").ok());
   EXPECT_FALSE(DockerConfig::Parse(std::string(500'000, '[')).ok());
   EXPECT_FALSE(DockerConfig::Parse(std::string(kDockerConfigBytesMax + 1, ' ')).ok());
-  EXPECT_OK(DockerConfig::Parse(R"({"auths":[1,2]})"));
-  EXPECT_OK(DockerConfig::Parse(R"({"auths":{"":{"auth":""}},"credHelpers":3,"credsStore":[]})"));
+  for (const char* bad : {R"({"auths":[1,2]})", R"({"auths":{},"credHelpers":3})", R"({"credsStore":[]})"}) EXPECT_CODE(DockerConfig::Parse(bad), StatusCode::kInvalidArgument);
+  EXPECT_OK(DockerConfig::Parse(R"({"auths":{"":{"auth":""}},"credHelpers":null,"credsStore":null})"));
   EXPECT_OK(DockerConfig::Parse(R"({"auths":{"h":{"auth":7,"username":{},"password":null}}})"));
 }
 
