@@ -53,7 +53,8 @@ ContentFile::~ContentFile() {
   // Time of last use, for eviction: that of the map file.
   if (!map_.valid()) return;
   ::futimens(map_.get(), nullptr);
-  CountDisk();
+  // Only the last one who has it open: another object of the same content counts what it writes itself, and would see its bytes counted twice.
+  if (LockFile(map_.get(), LOCK_EX | LOCK_NB).ok()) CountDisk();
 }
 
 uint64_t ContentFile::Mark(uint32_t chunk) const { return MarkOf(mark_seed_, chunk); }

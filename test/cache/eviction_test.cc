@@ -471,7 +471,7 @@ TEST_F(EvictionTest, OpeningAndEvictingAtOnce) {
   stop = true;
   pruner.join();
   EXPECT_GT(Metrics::Get(metrics_.cache_evicted_contents), 10);
-  EXPECT_TRUE(WaitUntil([&] { return store_->Usage().used == DiskUse(); }));
+  EXPECT_TRUE(WaitUntil([&] { return store_->Usage().used == DiskUse(); })) << "counted " << store_->Usage().used << ", on the disk " << DiskUse();
 }
 
 // Others fill the file system: writing ends at the floor, and eviction makes room above it.
