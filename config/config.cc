@@ -236,4 +236,18 @@ std::string DocumentationTable() {
   return out.str();
 }
 
+std::vector<std::string> ChangedSettings(const FusedConfig& before, const FusedConfig& after) {
+  std::vector<std::string> changed;
+#define HEADRACE_COMPARE(group, section, key, kind, fallback, min, max, help) \
+  if (before.key != after.key) changed.emplace_back(std::string(section) + "." #key);
+  HEADRACE_FUSED_PARAMS(HEADRACE_COMPARE)
+#undef HEADRACE_COMPARE
+  return changed;
+}
+
+bool IsReloadable(std::string_view section_and_key) {
+  static constexpr std::string_view kReloadable[] = {"fused.log_level", "cache.budget", "cache.low_mark", "cache.free_min", "cache.max_age"};
+  return std::find(std::begin(kReloadable), std::end(kReloadable), section_and_key) != std::end(kReloadable);
+}
+
 }  // namespace headrace::config

@@ -40,6 +40,11 @@ struct Config {
 Result<Config> LoadConfig(const std::string& path);
 Result<Config> ParseConfig(std::string_view toml, const std::string& name_for_errors);
 
+// "section.key" of every setting of headrace-fused that differs.
+std::vector<std::string> ChangedSettings(const FusedConfig& before, const FusedConfig& after);
+// Whether a running headrace-fused takes the setting over on SIGHUP.
+bool IsReloadable(std::string_view section_and_key);
+
 // The shipped headrace.toml: every key with its help and default, commented out.
 std::string DefaultToml();
 // The table of config/README.md.

@@ -5,7 +5,7 @@
 //   struct: Fused (headrace-fused) or Snapshotter (headrace-snapshotter)
 //   kind:   Text, TextList, Size (bytes), Duration, Count. Defaults, minima and maxima are written as in the file; "" = no limit.
 //           The maximum of a Text: what it may be, with '|' between.
-// All settings are read at start ("restart"); none is reloaded while running yet.
+// All settings are read at start; which of them headrace-fused reads again on SIGHUP stands in config.cc (IsReloadable).
 #ifndef HEADRACE_CONFIG_PARAMS_H_
 #define HEADRACE_CONFIG_PARAMS_H_
 
@@ -15,6 +15,7 @@
   X(Fused, "fused", control_socket, Text, "/run/headrace/control.sock", "", "", "Unix socket of the control API.")               \
   X(Fused, "fused", keeper_socket, Text, "", "", "", "Unix socket at which the snapshotter keeps the session of a daemon that died; empty = keeper.sock beside control_socket.") \
   X(Fused, "fused", log_level, Text, "info", "", "trace|debug|info|warn|error|off", "trace, debug, info, warn, error or off.")                                     \
+  X(Fused, "fused", metrics_address, Text, "", "", "", "HOST:PORT of the pages /metrics (Prometheus) and /healthz, in numbers (\"127.0.0.1:9464\"); nothing protects them; empty = off.") \
   X(Fused, "fused", fuse_threads, Count, "4", "1", "64", "Threads that take requests from the kernel. They never wait for the network.") \
   X(Fused, "fused", decode_threads, Count, "0", "0", "256", "Threads that verify and decode chunks; 0 = one for each core.")     \
   X(Fused, "fused", read_ahead, Size, "4MiB", "128KiB", "128MiB", "Read-ahead of the kernel for mapped and page-cached files.")      \

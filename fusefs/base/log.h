@@ -25,6 +25,8 @@ template <typename... Args>
 void Trace(spdlog::format_string_t<Args...> fmt, Args&&... args) { spdlog::trace(fmt, std::forward<Args>(args)...); }
 
 // Sets up the sink (standard error, UTC time stamps) and the level: trace, debug, info, warn, error, off.
+// The level of the logger that is set up; any thread.
+Status SetLevel(std::string_view level);
 Status Setup(std::string_view program, std::string_view level);
 
 }  // namespace headrace::log

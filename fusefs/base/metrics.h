@@ -1,6 +1,6 @@
 // Metrics: the one table of counters and gauges (X macro below: name, unit, help). An instance is made by main and handed to whoever
 // counts; tests assert against it. All fields are relaxed atomics: any thread, no order between two of them.
-// Labels, if ever, come from closed sets; never a digest, path or key.
+// README.md of config/monitoring documents each (a test fails when one is missing). Label sets are closed and written there: only headrace_build_info has one; never a digest, path or key.
 #ifndef HEADRACE_FUSEFS_BASE_METRICS_H_
 #define HEADRACE_FUSEFS_BASE_METRICS_H_
 
@@ -74,6 +74,8 @@ struct Metrics {
   static int64_t Get(const std::atomic<int64_t>& metric) { return metric.load(std::memory_order_relaxed); }
   // Prometheus text exposition format, version 0.0.4.
   std::string ToPrometheus() const;
+  // The table of config/monitoring/README.md.
+  static std::string DocumentationTable();
 };
 
 }  // namespace headrace

@@ -41,6 +41,8 @@ CacheUsage ContentStore::Usage() const {
   return {.used = space.used(), .budget = limits.budget, .low = limits.budget / 100 * limits.low_percent, .free = space.Free(), .floor = space.Floor(), .counted = space.counted()};
 }
 
+bool ContentStore::HasRoom(uint64_t bytes) const { return shared_->MayWrite() && shared_->space.HasRoom(bytes); }
+
 void ContentStore::ListDirectory(const std::string& directory, std::vector<StoredContent>& out) {
   std::unordered_map<Digest, StoredContent> here;
   std::error_code ignored;

@@ -107,8 +107,10 @@ Result<std::shared_ptr<ContentFile>> ContentStore::OpenLocked(const ContentSpec&
   return file;
 }
 
-std::vector<bool> ContentStore::Peek(const ContentSpec& spec) {
+std::vector<bool> ContentStore::Peek(const ContentSpec& spec, bool* sealed) {
+  if (sealed != nullptr) *sealed = false;
   if (auto file = live_->Find(spec.id); file && file->usable()) {
+    if (sealed != nullptr) *sealed = file->sealed();
     std::vector<bool> out(spec.chunk_count);
     for (uint32_t i = 0; i < spec.chunk_count; ++i) out[i] = file->state(i) != ChunkState::kAbsent;
     return out;
@@ -125,7 +127,10 @@ std::vector<bool> ContentStore::Peek(const ContentSpec& spec) {
   if (!got.ok() || *got != bytes.size()) return {};
   const std::span<const uint8_t> view(bytes);
   if (!HeaderMatches(view.first<kMapHeaderSize>(), spec)) return {};
-  if (SealMatches(view.subspan<kMapSealOffset, kMapSealSize>(), spec, data)) return std::vector<bool>(spec.chunk_count, true);
+  if (SealMatches(view.subspan<kMapSealOffset, kMapSealSize>(), spec, data)) {
+    if (sealed != nullptr) *sealed = true;
+    return std::vector<bool>(spec.chunk_count, true);
+  }
   std::vector<bool> out(spec.chunk_count);
   for (uint32_t i = 0; i < spec.chunk_count; ++i) {
     out[i] = LoadLe64(bytes.data() + kMapMarksOffset + i * kMapMarkSize) != 0;

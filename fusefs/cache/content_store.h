@@ -133,7 +133,8 @@ class ContentStore {
   Status Adopt(const ContentSpec& spec, std::unique_ptr<StagedFile> staged);
 
   // Which chunks are here (verified or not), without making or changing anything; empty if nothing is.
-  std::vector<bool> Peek(const ContentSpec& spec);
+  // `sealed`, if given: whether all is here and synced.
+  std::vector<bool> Peek(const ContentSpec& spec, bool* sealed = nullptr);
 
   // Contents that are open in this process (what eviction must leave alone).
   size_t open_contents() const;
@@ -141,6 +142,7 @@ class ContentStore {
   // -- room (README.md, "Eviction"); content_evict.cc
 
   CacheUsage Usage() const;
+  bool HasRoom(uint64_t bytes) const;
   // Every content on the disk. Looks at all files.
   std::vector<StoredContent> List();
   // Evicts by hand, in the order of eviction. Waits for the evictor's thread.
@@ -149,6 +151,7 @@ class ContentStore {
   Status Pin(const std::string& name, const std::vector<Digest>& contents, const std::vector<std::string>& notes = {});
   Status Unpin(const std::string& name);
   std::vector<PinRecord> Pinned() const { return pins_.List(); }
+  bool IsPinned(const Digest& id) const { return pins_.IsPinned(id); }
   // Tells which contents mounts show, and counts as asked by eviction on its thread, at every look at all files. REQUIRES: what it uses lives until StopEviction has returned.
   void SetMounted(std::function<std::vector<Digest>()> mounted);
   void StopEviction();

@@ -6,14 +6,18 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <chrono>
 #include <cstring>
 #include <exception>
 #include <functional>
+#include <set>
 
 #include "fusefs/base/file.h"
 #include "fusefs/base/log.h"
+#include "fusefs/daemon/control_messages.h"
+#include "fusefs/daemon/prefetch.h"
 #include "headrace/control.grpc.pb.h"
 
 namespace headrace::daemon {
@@ -54,8 +58,8 @@ std::string NewInstance() {
 
 class Service : public pb::Control::Service {
  public:
-  Service(std::string mountpoint, LayerManager& manager, registry::RememberedCredentials& credentials, const Metrics& metrics)
-      : mountpoint_(std::move(mountpoint)), manager_(manager), credentials_(credentials), metrics_(metrics) {}
+  explicit Service(const ControlParts& parts)
+      : mountpoint_(parts.mountpoint), manager_(parts.manager), credentials_(parts.credentials), streamer_(parts.streamer), cache_(parts.cache), metrics_(parts.metrics) {}
 
   grpc::Status Mount(grpc::ServerContext*, const pb::MountRequest* request, pb::MountResponse* response) override {
     return Edge("Mount", request->id(), [&]() -> HrStatus {
@@ -91,25 +95,82 @@ class Service : public pb::Control::Service {
     return Edge("Unmount", request->id(), [&] { return manager_.Unmount(request->id()); });
   }
 
-  grpc::Status Status(grpc::ServerContext*, const pb::StatusRequest*, pb::StatusResponse* response) override {
-    return Edge("Status", "", [&] {
+  grpc::Status Status(grpc::ServerContext*, const pb::StatusRequest* request, pb::StatusResponse* response) override {
+    return Edge("Status", request->what(), [&]() -> HrStatus {
+      HR_ASSIGN_OR_RETURN(const std::vector<LayerState> layers, manager_.Layers(request->what()));
       response->set_version(HEADRACE_VERSION);
       response->set_mountpoint(mountpoint_);
-      for (const LayerState& layer : manager_.Layers()) {
-        pb::LayerStatus* out = response->add_layers();
-        out->set_blob_digest(layer.blob_digest);
-        out->set_image_ref(layer.image_ref);
-        out->set_format(std::string(layer.format));
-        out->set_size(static_cast<int64_t>(layer.size));
-        out->set_resident(static_cast<int64_t>(layer.resident));
-        out->set_files(static_cast<int64_t>(layer.files));
-        for (const std::string& id : layer.ids) out->add_ids(id);
-      }
+      for (const LayerState& layer : layers) FillLayer(layer, request->files(), response->add_layers());
+      FillSpace(cache_.Usage(), response->mutable_cache());
       auto& metrics = *response->mutable_metrics();
 #define HEADRACE_EXPORT(field, name, type, help) metrics[name] = Metrics::Get(metrics_.field);
       HEADRACE_METRICS(HEADRACE_EXPORT)
 #undef HEADRACE_EXPORT
       return OkStatus();
+    });
+  }
+
+  grpc::Status Cache(grpc::ServerContext*, const pb::CacheRequest* request, pb::CacheResponse* response) override {
+    return Edge("Cache", "", [&] {
+      FillCache(cache_.List(), cache_.Pinned(), request->contents(), response);
+      FillSpace(cache_.Usage(), response->mutable_space());
+      const auto now = std::chrono::system_clock::now().time_since_epoch();
+      response->set_now(std::chrono::duration_cast<std::chrono::seconds>(now).count());
+      return OkStatus();
+    });
+  }
+
+  grpc::Status Prune(grpc::ServerContext*, const pb::PruneRequest* request, pb::PruneResponse* response) override {
+    return Edge("Prune", "", [&]() -> HrStatus {
+      if (request->keep_bytes() < 0 || request->min_age_seconds() < 0) return InvalidArgumentError("a negative size or age");
+      HR_ASSIGN_OR_RETURN(const cache::Pruned pruned, cache_.Prune({.keep_bytes = static_cast<uint64_t>(request->keep_bytes()),
+                                                                    .min_age = std::chrono::seconds(request->min_age_seconds()),
+                                                                    .mounted = request->mounted(),
+                                                                    .dry_run = request->dry_run()}));
+      response->set_contents(static_cast<int64_t>(pruned.contents));
+      response->set_bytes(static_cast<int64_t>(pruned.bytes));
+      return OkStatus();
+    });
+  }
+
+  grpc::Status Pin(grpc::ServerContext*, const pb::PinRequest* request, pb::PinResponse* response) override {
+    return Edge("Pin", request->what(), [&]() -> HrStatus {
+      HR_ASSIGN_OR_RETURN(const LayerSelection found, manager_.Select(request->what()));
+      HR_RETURN_IF_ERROR(cache_.Pin(found.name, found.contents, LayerNotes(found.keys)));
+      HR_ASSIGN_OR_RETURN(const std::vector<LayerState> layers, manager_.Layers(request->what()));
+      uint64_t size = 0, resident = 0;
+      for (const LayerState& layer : layers) {
+        size += layer.size;
+        resident += layer.resident;
+      }
+      response->set_name(found.name);
+      response->set_layers(static_cast<int64_t>(found.layers.size()));
+      response->set_contents(static_cast<int64_t>(std::set<Digest>(found.contents.begin(), found.contents.end()).size()));
+      response->set_size(static_cast<int64_t>(size));
+      response->set_resident(static_cast<int64_t>(resident));
+      return OkStatus();
+    });
+  }
+
+  grpc::Status Unpin(grpc::ServerContext*, const pb::UnpinRequest* request, pb::UnpinResponse* response) override {
+    return Edge("Unpin", request->what(), [&]() -> HrStatus {
+      response->set_name(request->what());
+      return cache_.Unpin(request->what());
+    });
+  }
+
+  grpc::Status Prefetch(grpc::ServerContext* context, const pb::PrefetchRequest* request, grpc::ServerWriter<pb::PrefetchProgress>* writer) override {
+    return Edge("Prefetch", request->what(), [&]() -> HrStatus {
+      HR_ASSIGN_OR_RETURN(const LayerSelection found, manager_.Select(request->what()));
+      return daemon::Prefetch(found.layers, streamer_, cache_, {}, [&](const PrefetchState& state) {
+        if (context->IsCancelled() || stopping_.load(std::memory_order_acquire)) return false;
+        pb::PrefetchProgress progress;
+        progress.set_total_bytes(static_cast<int64_t>(state.total_bytes));
+        progress.set_done_bytes(static_cast<int64_t>(state.done_bytes));
+        progress.set_files(static_cast<int64_t>(state.files));
+        progress.set_done_files(static_cast<int64_t>(state.done_files));
+        return writer->Write(progress);
+      });
     });
   }
 
@@ -126,20 +187,26 @@ class Service : public pb::Control::Service {
     });
   }
 
+  // Prefetches end at their next report.
+  void Stop() { stopping_.store(true, std::memory_order_release); }
+
  private:
   using HrStatus = headrace::Status;
   const std::string mountpoint_;
   LayerManager& manager_;
   registry::RememberedCredentials& credentials_;
+  stream::Streamer& streamer_;
+  cache::ContentStore& cache_;
   const Metrics& metrics_;
   const std::string instance_ = NewInstance();
+  std::atomic<bool> stopping_{false};
 };
 
 class ControlServerImpl : public ControlServer {
  public:
-  ControlServerImpl(std::string mountpoint, LayerManager& manager, registry::RememberedCredentials& credentials, const Metrics& metrics)
-      : service_(std::move(mountpoint), manager, credentials, metrics) {}
+  explicit ControlServerImpl(const ControlParts& parts) : service_(parts) {}
   ~ControlServerImpl() override {
+    service_.Stop();
     if (server_) server_->Shutdown(std::chrono::system_clock::now() + kShutdownGrace);
   }
 
@@ -173,16 +240,14 @@ bool IsLive(const std::string& socket) {
 
 }  // namespace
 
-Result<std::unique_ptr<ControlServer>> ControlServer::Start(const std::string& socket, const std::string& mountpoint,
-                                                            LayerManager& manager, registry::RememberedCredentials& credentials,
-                                                            const Metrics& metrics) {
+Result<std::unique_ptr<ControlServer>> ControlServer::Start(const std::string& socket, const ControlParts& parts) {
   if (socket.empty() || socket[0] != '/' || socket.size() >= sizeof(sockaddr_un{}.sun_path)) {
     return InvalidArgumentError("control socket \"" + socket + "\": an absolute path of at most 107 bytes is needed");
   }
   HR_RETURN_IF_ERROR(MakeDirs(socket.substr(0, std::max<size_t>(socket.rfind('/'), 1)), 0755));
   if (IsLive(socket)) return FailedPreconditionError("control socket " + socket + " is in use by another process");
   if (::unlink(socket.c_str()) != 0 && errno != ENOENT) return Status::FromErrno(errno, "unlink " + socket);
-  auto server = std::make_unique<ControlServerImpl>(mountpoint, manager, credentials, metrics);
+  auto server = std::make_unique<ControlServerImpl>(parts);
   HR_RETURN_IF_ERROR(server->Listen(socket));
   return std::unique_ptr<ControlServer>(std::move(server));
 }

@@ -10,16 +10,26 @@
 
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/status.h"
+#include "fusefs/cache/content_store.h"
 #include "fusefs/daemon/layer_manager.h"
 #include "fusefs/registry/remembered_credentials.h"
+#include "fusefs/stream/streamer.h"
 
 namespace headrace::daemon {
 
+// What the server serves; all of it outlives the server.
+struct ControlParts {
+  std::string mountpoint;
+  LayerManager& manager;
+  registry::RememberedCredentials& credentials;
+  stream::Streamer& streamer;
+  cache::ContentStore& cache;
+  const Metrics& metrics;
+};
+
 class ControlServer {
  public:
-  // The manager, the credentials and the metrics outlive the server.
-  static Result<std::unique_ptr<ControlServer>> Start(const std::string& socket, const std::string& mountpoint, LayerManager& manager,
-                                                      registry::RememberedCredentials& credentials, const Metrics& metrics);
+  static Result<std::unique_ptr<ControlServer>> Start(const std::string& socket, const ControlParts& parts);
   virtual ~ControlServer() = default;
 };
 

@@ -14,6 +14,7 @@
 #include "fusefs/cache/content_store.h"
 #include "fusefs/daemon/control_service.h"
 #include "fusefs/daemon/layer_manager.h"
+#include "fusefs/daemon/metrics_server.h"
 #include "fusefs/daemon/session_holders.h"
 #include "fusefs/kernel/channel.h"
 #include "fusefs/kernel/fuse_server.h"
@@ -121,12 +122,14 @@ class DaemonImpl : public Daemon {
   explicit DaemonImpl(const DaemonOptions& options)
       : config_(options.config), unmount_on_exit_(options.unmount_on_exit), toc_deadline_(options.toc_deadline), keep_ahead_(options.keep_ahead), stored_(options.stored) {}
   ~DaemonImpl() override {
+    metrics_server_.reset();
     control_.reset();  // nobody changes anything any more
     if (cache_) cache_->StopEviction();
     if (fuse_) EndSession();
   }
   const Metrics& metrics() const override { return metrics_; }
   std::chrono::nanoseconds LongestRequest() const override { return fuse_->LongestRequest(); }
+  void Reload(const config::FusedConfig& config) override;
 
   Status BuildDataPath();
   Status Serve(std::function<void()> on_end);
@@ -137,7 +140,7 @@ class DaemonImpl : public Daemon {
   void EndSession();
 
   // In the order of construction; destroyed in reverse.
-  const config::FusedConfig config_;
+  config::FusedConfig config_;  // changed by Reload only
   const UnmountOnExit unmount_on_exit_;
   const std::chrono::milliseconds toc_deadline_;
   const std::chrono::milliseconds keep_ahead_;
@@ -163,6 +166,8 @@ class DaemonImpl : public Daemon {
   std::unique_ptr<SessionHolders> holders_;
   std::unique_ptr<LayerManager> manager_;
   std::unique_ptr<ControlServer> control_;
+  std::atomic<bool> ended_{false};  // somebody else unmounted the file system
+  std::unique_ptr<MetricsServer> metrics_server_;
 };
 
 Status DaemonImpl::BuildDataPath() {
@@ -237,6 +242,10 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
     if (!pass || !started_.load()) return;
     for (size_t i = 0; i < nodes; ++i) fuse_->DropPages(vfs::MakeNode(slot, static_cast<uint32_t>(i)));
   };
+  manager.kept_layers = [this] { return KeptLayers(*cache_); };
+  manager.is_pinned = [this](const std::vector<Digest>& contents) {
+    return std::all_of(contents.begin(), contents.end(), [this](const Digest& id) { return cache_->IsPinned(id); });
+  };
   HR_ASSIGN_OR_RETURN(manager.learn, LearnLayers(config_.without_table));
   HR_ASSIGN_OR_RETURN(manager.defer, DeferVerification(config_.verify));
   manager_ = std::make_unique<LayerManager>(std::move(manager), *reader_, *learner_, *vfs_, *streamer_, *places_, *timer_, metrics_);
@@ -252,11 +261,39 @@ Status DaemonImpl::Serve(std::function<void()> on_end) {
   fuse.read_ahead_bytes = config_.read_ahead;
   fuse.small_file_bytes = config_.small_file;
   HR_ASSIGN_OR_RETURN(fuse.on_read_failure, AfterDeadline(config_.after_deadline));
-  HR_ASSIGN_OR_RETURN(fuse_, kernel::FuseServer::Start(fuse, *vfs_, metrics_, std::move(on_end), std::move(predecessors)));
+  auto ended = [this, tell = std::move(on_end)] {
+    ended_.store(true, std::memory_order_release);
+    tell();
+  };
+  HR_ASSIGN_OR_RETURN(fuse_, kernel::FuseServer::Start(fuse, *vfs_, metrics_, std::move(ended), std::move(predecessors)));
   started_.store(true);
   if (fuse_->can_be_succeeded()) holders_ = std::make_unique<SessionHolders>(KeeperSocket(config_), config_.mountpoint, fuse_->Descriptors(), metrics_);
-  HR_ASSIGN_OR_RETURN(control_, ControlServer::Start(config_.control_socket, config_.mountpoint, *manager_, *remembered_, metrics_));
+  HR_ASSIGN_OR_RETURN(control_, ControlServer::Start(config_.control_socket, {config_.mountpoint, *manager_, *remembered_, *streamer_, *cache_, metrics_}));
+  if (config_.metrics_address.empty()) return OkStatus();
+  MetricsPages pages;
+  pages.metrics = [this] { return metrics_.ToPrometheus(); };
+  pages.health = [this] { return ended_.load(std::memory_order_acquire) ? UnavailableError("the file system was unmounted") : OkStatus(); };
+  auto server = MetricsServer::Start(config_.metrics_address, std::move(pages));
+  if (!server.ok()) return server.status().Annotate("fused.metrics_address");
+  metrics_server_ = std::move(*server);
   return OkStatus();
+}
+
+void DaemonImpl::Reload(const config::FusedConfig& config) {
+  for (const std::string& setting : config::ChangedSettings(config_, config)) {
+    if (config::IsReloadable(setting)) {
+      log::Info("reloaded setting={}", setting);
+    } else {
+      log::Warn("a changed setting needs a restart setting={}", setting);
+    }
+  }
+  if (Status status = log::SetLevel(config.log_level); !status.ok()) log::Warn("log level stays error=\"{}\"", status.ToString());
+  cache_->SetLimits(CacheLimits(config), std::chrono::duration_cast<std::chrono::seconds>(config.max_age));
+  config_.log_level = config.log_level;
+  config_.budget = config.budget;
+  config_.low_mark = config.low_mark;
+  config_.free_min = config.free_min;
+  config_.max_age = config.max_age;
 }
 
 void DaemonImpl::EndSession() {

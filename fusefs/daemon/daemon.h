@@ -40,6 +40,8 @@ class Daemon {
   virtual const Metrics& metrics() const = 0;
   // FuseServer::LongestRequest: what the service manager's watchdog is fed by.
   virtual std::chrono::nanoseconds LongestRequest() const = 0;
+  // Takes over the settings that can change while it runs (config::IsReloadable); the log says what was, and what else differs and needs a restart. One call at a time.
+  virtual void Reload(const config::FusedConfig& config) = 0;
 };
 
 // Ends what a dead daemon left: the mount, and the session that is kept for a successor. Who still reads from it gets an error. FailedPrecondition: a daemon runs.

@@ -101,6 +101,7 @@ void LayerManager::Attach(const std::shared_ptr<Layer>& layer) {
     ahead = layer->pins == 0;
   }
   if (stopping_.load()) return Finish(layer, CancelledError("headrace-fused stops"));
+  if (AttachFromDisk(layer)) return Finish(layer, OkStatus());
   if (layer->ask.label.empty()) {
     const Result<bool> attached = AttachByManifest(layer);
     if (!attached.ok() || *attached) Finish(layer, attached.status());

@@ -202,6 +202,7 @@ void LayerManager::DropUnusedLayers() {
     }
   }
   for (const std::string& key : unused) {
+    if (IsKept(key)) continue;
     // What stays is removed at the next start.
     if (Status status = store_.DeleteLayer(key); !status.ok()) log::Warn("a layer's state stays on disk error=\"{}\"", status.ToString());
   }
@@ -272,35 +273,6 @@ std::string_view LayerManager::FormatName(const Layer& layer) {
     case Deferred::kWrong: return "wrong";
     default: return TableKindName(layer.record.kind);
   }
-}
-
-std::vector<LayerState> LayerManager::Layers() const {
-  std::map<std::string, std::pair<std::shared_ptr<Layer>, std::vector<std::string>>> by_key;
-  {
-    MutexLock lock(mu_);
-    for (const auto& [id, shown] : mounts_) {
-      auto& [layer, ids] = by_key[shown.record.layer_key];
-      layer = shown.layer;
-      ids.push_back(id);
-    }
-  }
-  std::vector<LayerState> states;
-  for (auto& [key, value] : by_key) {
-    auto& [layer, ids] = value;
-    LayerState state;
-    state.blob_digest = layer->ask.blob.ToString();
-    state.image_ref = layer->record.ask.image_ref;
-    state.format = FormatName(*layer);
-    for (const format::Entry& entry : layer->source->index->entries) {
-      if (entry.type != format::EntryType::kRegular) continue;
-      ++state.files;
-      state.size += entry.size;
-    }
-    state.resident = streamer_.ResidentBytes(*layer->source);
-    state.ids = std::move(ids);
-    states.push_back(std::move(state));
-  }
-  return states;
 }
 
 void LayerManager::UpdateGauges() {

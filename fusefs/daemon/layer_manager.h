@@ -26,6 +26,7 @@
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/mutex.h"
 #include "fusefs/base/status.h"
+#include "fusefs/cache/content_store.h"
 #include "fusefs/daemon/image_catalog.h"
 #include "fusefs/daemon/layer_learner.h"
 #include "fusefs/daemon/layer_store.h"
@@ -61,12 +62,30 @@ struct Mounted {
 struct LayerState {
   std::string blob_digest;
   std::string image_ref;
+  std::string manifest_digest;
+  std::shared_ptr<const stream::LayerSource> source;
+  std::vector<stream::FileState> file_states;  // of all of its files that have bytes
+  bool pinned = false;
   std::string_view format;
   uint64_t size = 0;
   uint64_t resident = 0;
   uint64_t files = 0;
   std::vector<std::string> ids;
 };
+
+// Layers that somebody named.
+struct LayerSelection {
+  std::string name;  // for people: what was asked for, or the image of a mount
+  std::vector<std::string> keys;
+  std::vector<std::shared_ptr<const stream::LayerSource>> layers;
+  std::vector<Digest> contents;  // of all of them, some several times
+};
+
+// How a pin (cache/pins.h) remembers the layers that it keeps, by their keys, and back.
+std::vector<std::string> LayerNotes(const std::vector<std::string>& keys);
+std::vector<std::string> LayersOfNotes(const std::vector<std::string>& notes);
+// Of all pins of the cache.
+std::set<std::string> KeptLayers(const cache::ContentStore& cache);
 
 struct LayerManagerOptions {
   std::string root;
@@ -80,6 +99,10 @@ struct LayerManagerOptions {
   unsigned warm_connections = 16;
   // How long a layer is kept that was attached ahead of a Mount which did not come: containerd may be busy with a layer that it unpacks itself.
   std::chrono::milliseconds keep_ahead{600'000};
+  // Keys of layers whose table of contents stays on the disk without a mount, so that they can be shown again without a registry.
+  std::function<std::set<std::string>()> kept_layers;
+  // Whether nothing of these is ever evicted.
+  std::function<bool(const std::vector<Digest>& contents)> is_pinned;
   // After a mount went: the kernel must forget its name. Called without a lock held.
   std::function<void(const std::string& id)> invalidate;
   // A layer is wrong: the kernel must drop what it has of the files of this slot, nodes 0 .. nodes - 1.
@@ -100,11 +123,16 @@ class LayerManager {
   Result<std::string> Check(const std::string& id) const;
   // A Mount of the id that is under way is taken away too: it comes back with Cancelled.
   Status Unmount(const std::string& id);
-  std::vector<LayerState> Layers() const;
+  // What is shown; `what` as in Select, "" = all.
+  Result<std::vector<LayerState>> Layers(const std::string& what = {}) const;
 
   // layer_cache.cc
   // The contents that mounts show, some of them several times. For the cache's eviction; may be slow once for each layer.
   std::vector<Digest> MountedContents() const;
+  // Attaches every layer of the image and holds them until the manager ends, without showing any. Blocks on the registry.
+  Result<LayerSelection> AttachImage(const std::string& image_ref, const std::string& manifest_digest);
+  // The layers of an image (reference or manifest digest), of a mount and what it stands on, or one layer by its digest. NotFound: none is shown.
+  Result<LayerSelection> Select(const std::string& what) const;
 
  private:
   using TimePoint = std::chrono::steady_clock::time_point;
@@ -178,6 +206,7 @@ class LayerManager {
 
   // layer_cache.cc
   std::shared_ptr<const std::vector<Digest>> ContentsOf(Layer& layer) const;
+  std::map<std::string, std::pair<std::shared_ptr<Layer>, std::vector<std::string>>> LayersByKey(const std::string& what) const;
 
   // layer_defer.cc
   // The table of a large plain tar from its headers; nothing if it is none, or has too many headers: to be learned.
@@ -189,6 +218,9 @@ class LayerManager {
   Status Settle(LayerRecord* record, format::LayerIndex* index) const;
 
   // layer_restore.cc
+  // The layer's table is on the disk (kept): no registry is asked.
+  bool AttachFromDisk(const std::shared_ptr<Layer>& layer);
+  bool IsKept(const std::string& key) const;
   Result<std::shared_ptr<Layer>> RestoreLayer(const std::string& key);
   void RestoreMounts(std::map<std::string, MountRecord> records);
   Status DropOrphanLayers(const std::set<std::string>& wanted);

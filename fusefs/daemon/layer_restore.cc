@@ -30,7 +30,7 @@ Status LayerManager::Restore() {
 Status LayerManager::DropOrphanLayers(const std::set<std::string>& wanted) {
   HR_ASSIGN_OR_RETURN(std::vector<std::string> keys, store_.ListLayers());
   for (const std::string& key : keys) {
-    if (wanted.contains(key)) continue;
+    if (wanted.contains(key) || IsKept(key)) continue;
     HR_RETURN_IF_ERROR(store_.DeleteLayer(key));
   }
   return OkStatus();
@@ -80,6 +80,28 @@ Result<std::shared_ptr<LayerManager::Layer>> LayerManager::RestoreLayer(const st
   MutexLock lock(mu_);
   layers_.emplace(key, layer);
   return layer;
+}
+
+bool LayerManager::IsKept(const std::string& key) const { return options_.kept_layers && options_.kept_layers().contains(key); }
+
+bool LayerManager::AttachFromDisk(const std::shared_ptr<Layer>& layer) {
+  const std::string key = layer->ask.Key();
+  if (!IsKept(key)) return false;
+  auto record = store_.LoadLayer(key);
+  if (!record.ok()) return false;
+  auto table = store_.LoadToc(*record);
+  auto index = table.ok() ? ReadTable(*record, *table) : Result<format::LayerIndex>(table.status());
+  Status settled = index.status();
+  record->ask = layer->ask;  // perhaps under another reference
+  if (settled.ok() && record->kind == TableKind::kWalked) settled = Settle(&*record, &*index);
+  if (!settled.ok()) {
+    log::Warn("a layer that is kept on the disk is fetched again layer={} error=\"{}\"", layer->ask.blob.ToString(), settled.ToString());
+    return false;
+  }
+  store_.RaiseSlots(record->slot);
+  layer->source = MakeSource(layer, *record, std::move(*index));
+  layer->record = std::move(*record);
+  return true;
 }
 
 }  // namespace headrace::daemon

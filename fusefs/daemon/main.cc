@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <chrono>
 #include <cstdio>
+#include <functional>
 
 #include "fusefs/base/descriptors.h"
 #include "fusefs/base/file.h"
@@ -23,11 +24,12 @@ namespace {
 constexpr int kExitFailure = 1;
 constexpr int kExitUsage = 2;
 
-// SIGTERM and SIGINT as a descriptor. Blocked before the first thread starts, so that every thread inherits it.
+// SIGTERM, SIGINT and SIGHUP as a descriptor. Blocked before the first thread starts, so that every thread inherits it.
 Result<UniqueFd> TakeSignals(sigset_t& set) {
   sigemptyset(&set);
   sigaddset(&set, SIGTERM);
   sigaddset(&set, SIGINT);
+  sigaddset(&set, SIGHUP);
   ::signal(SIGPIPE, SIG_IGN);
   if (int err = ::pthread_sigmask(SIG_BLOCK, &set, nullptr); err != 0) return Status::FromErrno(err, "block signals");
   UniqueFd fd(::signalfd(-1, &set, SFD_CLOEXEC));
@@ -62,23 +64,26 @@ class Watchdog {
   bool said_ = false;
 };
 
-// Returns when a signal came or the file system ended.
-void WaitForEnd(int signals, int ended, Watchdog watchdog) {
+// True: the settings are to be read again; false: a signal to end came, or the file system ended.
+bool WaitForSignal(int signals, int ended, Watchdog& watchdog) {
   pollfd fds[] = {{signals, POLLIN, 0}, {ended, POLLIN, 0}};
   for (;;) {
     const int n = ::poll(fds, 2, watchdog.PauseMs());
     if (n > 0) break;
     if (n == 0) watchdog.Feed();
   }
-  if (fds[0].revents != 0) {
-    signalfd_siginfo info{};
-    if (::read(signals, &info, sizeof info) == sizeof info) log::Info("stopping signal={}", info.ssi_signo);
-  } else {
+  if (fds[0].revents == 0) {
     log::Error("stopping: the file system was unmounted or aborted by somebody else");
+    return false;
   }
+  signalfd_siginfo info{};
+  if (::read(signals, &info, sizeof info) == sizeof info && info.ssi_signo == SIGHUP) return true;
+  log::Info("stopping signal={}", info.ssi_signo);
+  return false;
 }
 
-Status Run(DaemonOptions options) {
+// `reread`: the command line and the file that it names, again.
+Status Run(DaemonOptions options, const std::function<Result<CommandLine>()>& reread) {
   std::vector<StoredDescriptor> stored = TakeStoredDescriptors();
   options.stored = &stored;
   HR_RETURN_IF_ERROR(log::Setup("headrace-fused", options.config.log_level));
@@ -91,7 +96,16 @@ Status Run(DaemonOptions options) {
   log::Info("ready version={} root={} mountpoint={} control_socket={}", HEADRACE_VERSION, options.config.root,
             options.config.mountpoint, options.config.control_socket);
   Notify("READY=1");
-  WaitForEnd(signals.get(), ended.get(), Watchdog(*daemon));
+  Watchdog watchdog(*daemon);
+  while (WaitForSignal(signals.get(), ended.get(), watchdog)) {
+    Notify("RELOADING=1");
+    if (auto again = reread(); again.ok()) {
+      daemon->Reload(again->options.config);
+    } else {
+      log::Error("not reloaded, everything stays as it is error=\"{}\"", again.status().ToString());
+    }
+    Notify("READY=1");
+  }
   // A second signal ends the process at once.
   ::pthread_sigmask(SIG_UNBLOCK, &set, nullptr);
   Notify("STOPPING=1");
@@ -111,7 +125,7 @@ int main(int argc, char** argv) {
     return daemon::kExitUsage;
   }
   if (command->exit_code) return *command->exit_code;
-  Status status = command->unmount ? daemon::TakeDown(command->options.config) : daemon::Run(command->options);
+  Status status = command->unmount ? daemon::TakeDown(command->options.config) : daemon::Run(command->options, [&] { return daemon::ParseCommandLine(argc, argv); });
   if (status.ok()) return 0;
   std::fprintf(stderr, "headrace-fused: %s\n", status.ToString().c_str());
   return daemon::kExitFailure;

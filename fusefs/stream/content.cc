@@ -125,6 +125,7 @@ bool Content::ReadCached(uint64_t offset, uint64_t size, ReadDone& done) {
   Buffer buffer = core_->buffers->Get(size);
   if (!buffer.valid() || !file_->ReadPresent(epoch, offset, buffer.bytes()).ok()) return false;
   Metrics::Add(core_->metrics.cache_hit_bytes, static_cast<int64_t>(size));
+  read_bytes_.fetch_add(size, std::memory_order_relaxed);
   done(OkStatus(), std::as_const(buffer).bytes());
   return true;
 }

@@ -3,6 +3,8 @@
 #ifndef HEADRACE_FUSEFS_STREAM_CONTENT_H_
 #define HEADRACE_FUSEFS_STREAM_CONTENT_H_
 
+#include <atomic>
+#include <chrono>
 #include <cstdint>
 #include <map>
 #include <memory>
@@ -81,6 +83,12 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
   void Read(uint64_t offset, uint64_t size, ReadDone done) override;
   void FetchAll() override;
 
+  uint64_t resident() const override;
+  // For people (content_status.cc): how it is read and why reads wait.
+  void Describe(FileState& state) const;
+  // A read was answered that the cache alone could not answer; it had to wait if `waited` is not 0.
+  void CountAnswer(std::chrono::nanoseconds waited, uint64_t bytes, const Status& status);
+
   // Verified bytes of a flight: readers first, then the cache.
   void Deliver(const std::shared_ptr<Flight>& flight, Buffer bytes, Origin origin);
   // These flights did not get their bytes. `progress`: others of the same range did.
@@ -143,8 +151,10 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
   const std::string name_;
   const FileKind kind_;
   ReadTracker tracker_;
+  std::atomic<uint64_t> read_bytes_{0}, stalls_{0}, stall_us_{0}, errors_{0};
   mutable Mutex mu_;
   FilePlace place_ HR_GUARDED_BY(mu_);
+  Status read_error_ HR_GUARDED_BY(mu_);  // of the last read that failed
   std::map<uint32_t, unsigned> wrong_ HR_GUARDED_BY(mu_);  // planned chunks that came with wrong bytes, how often
   std::optional<Status> replan_ HR_GUARDED_BY(mu_);  // Erase took a planned flight, and why: Replan() when the lock is released
   std::vector<Source> sources_ HR_GUARDED_BY(mu_);

@@ -180,7 +180,9 @@ void Planner::PlanAll() {
       window_was_limit_ = core_->scheduler->active() >= tuner_.window();
       return;
     }
-    if (PlanOne(room) != Step::kStarted) return;
+    if (PlanOne(room) == Step::kStarted) continue;
+    if (cache_full_) LetGo(std::chrono::steady_clock::now());
+    return;
   }
 }
 
@@ -213,10 +215,24 @@ Planner::Step Planner::PlanTouched(uint64_t room, TimePoint now) {
   return Step::kNothing;
 }
 
+// A file that the planner has open cannot be evicted: when the cache is full it keeps only those that are being read. The others are wanted again when they are read again.
+void Planner::LetGo(TimePoint now) {
+  std::erase_if(touched_, [&](const Known& known) {
+    if (known.content->tracker().Active(now)) return false;
+    known.content->tracker().ForgetWhole();
+    files_.PutBack(known.place);
+    return true;
+  });
+  for (std::optional<Known>* ahead : {&next_, &fill_, &neighbour_}) {
+    if (*ahead) files_.PutBack((*ahead)->place);
+    ahead->reset();
+  }
+}
+
 Planner::Step Planner::PlanFile(const Known& file, uint64_t room, RangeKind kind) {
   if (kind == RangeKind::kFill && fill_tokens_ < 0) return Step::kBlocked;
   Content::Planned planned = file.content->PlanRange(room, tuner_.RangeBytes(core_->options.range_bytes_max), kind);
-  cache_full_ = cache_full_ || planned.full;
+  cache_full_ = cache_full_ || (planned.full && kind != RangeKind::kFill);
   if (!planned.range) return planned.more ? Step::kBlocked : Step::kNothing;
   if (kind == RangeKind::kFill) fill_tokens_ -= static_cast<double>(planned.range->bytes());
   core_->scheduler->StartPlanned(planned.range);

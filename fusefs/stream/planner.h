@@ -66,6 +66,7 @@ class Planner : public std::enable_shared_from_this<Planner> {
   void DropLayer(const LayerSource& layer);
   void Tune(TimePoint now);
   void PlanAll();
+  void LetGo(TimePoint now);
   Step PlanOne(uint64_t room);
   Step PlanTouched(uint64_t room, TimePoint now);
   Step PlanFile(const Known& file, uint64_t room, RangeKind kind);

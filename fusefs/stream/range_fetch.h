@@ -58,6 +58,8 @@ class RangeFetch : public Job, public registry::RangeSink, public std::enable_sh
   // Every chunk of it, whatever became of them.
   const std::vector<std::weak_ptr<Flight>>& flights() const { return flights_; }
 
+  // False: it waits in the queue.
+  bool has_turn() const { return has_turn_.load(std::memory_order_relaxed); }
   // Compressed bytes.
   uint64_t bytes() const { return end_ - begin_; }
 

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "fusefs/stream/content.h"
+
 namespace headrace::stream {
 
 void ReadOp::Supply(uint64_t begin, std::span<const uint8_t> bytes) {
@@ -37,9 +39,11 @@ void ReadOp::Fail(Status status) {
   Answer(std::move(status).WithErrno(EIO), {});
 }
 
+// Without a lock held, like all that answers.
 void ReadOp::Answer(Status status, std::span<const uint8_t> bytes) {
   if (answered_.exchange(true, std::memory_order_acq_rel)) return;
-  if (deadlines_ != nullptr) deadlines_->Remove(*this);
+  const bool waited = deadlines_ != nullptr && deadlines_->Remove(*this);
+  if (content) content->CountAnswer(waited ? std::chrono::steady_clock::now() - started : std::chrono::nanoseconds(0), size, status);
   FileContent::ReadDone done = std::move(done_);
   done(std::move(status), bytes);
 }
@@ -62,9 +66,11 @@ void Deadlines::Unlist(ReadOp& op) {
                std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - op.started).count());
 }
 
-void Deadlines::Remove(ReadOp& op) {
+bool Deadlines::Remove(ReadOp& op) {
   MutexLock lock(mu_);
-  if (op.listed_) Unlist(op);
+  const bool listed = op.listed_;
+  if (listed) Unlist(op);
+  return listed;
 }
 
 std::vector<std::shared_ptr<ReadOp>> Deadlines::TakeExpired(TimePoint now, TimePoint* next) {

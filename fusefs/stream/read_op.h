@@ -69,7 +69,8 @@ class Deadlines {
   void Attach(ReadOp& op) { op.deadlines_ = this; }
   // True: the caller sets a timer for op's deadline.
   bool Add(const std::shared_ptr<ReadOp>& op);
-  void Remove(ReadOp& op);
+  // True: it was waiting.
+  bool Remove(ReadOp& op);
   // Takes out what has run out at `now`; *next: when to come again (time_point::max(): no timer is needed).
   std::vector<std::shared_ptr<ReadOp>> TakeExpired(TimePoint now, TimePoint* next);
   std::vector<std::shared_ptr<ReadOp>> TakeAll();

@@ -46,6 +46,7 @@ class StreamerImpl : public Streamer {
     planner_->Drop(layer);
   }
   uint64_t ResidentBytes(const LayerSource& layer) override;
+  std::vector<FileState> FileStates(const LayerSource& layer) override;
 
  private:
   // REQUIRES: there is such an entry, and it is not empty.
@@ -145,18 +146,32 @@ Result<std::shared_ptr<Content>> StreamerImpl::OpenContent(std::shared_ptr<const
   return content;
 }
 
+std::vector<FileState> StreamerImpl::FileStates(const LayerSource& layer) {
+  std::vector<FileState> states;
+  for (uint32_t i = 0; i < layer.index->entries.size(); ++i) {
+    const format::Entry& entry = layer.index->entries[i];
+    if (entry.type != format::EntryType::kRegular || entry.size == 0) continue;
+    FileState state;
+    state.entry = i;
+    Result<cache::ContentSpec> spec = ContentId(*layer.index, entry);
+    if (layer.opener != nullptr || !spec.ok()) {  // not known by its chunks yet
+      states.push_back(std::move(state));
+      continue;
+    }
+    if (const std::shared_ptr<Content> content = Find(spec->id)) content->Describe(state);
+    const std::vector<bool> here = store_.Peek(*spec, &state.sealed);
+    for (uint32_t k = 0; k < here.size(); ++k) {
+      if (here[k]) state.resident += layer.index->chunks[entry.first_chunk + k].size;
+    }
+    states.push_back(std::move(state));
+  }
+  return states;
+}
+
 uint64_t StreamerImpl::ResidentBytes(const LayerSource& layer) {
   if (layer.opener != nullptr) return layer.opener->ResidentBytes();
   uint64_t total = 0;
-  for (const format::Entry& entry : layer.index->entries) {
-    if (entry.type != format::EntryType::kRegular || entry.size == 0) continue;
-    Result<cache::ContentSpec> spec = ContentId(*layer.index, entry);
-    if (!spec.ok()) continue;
-    const std::vector<bool> here = store_.Peek(*spec);
-    for (uint32_t i = 0; i < here.size(); ++i) {
-      if (here[i]) total += layer.index->chunks[entry.first_chunk + i].size;
-    }
-  }
+  for (const FileState& state : FileStates(layer)) total += state.resident;
   return total;
 }
 

@@ -19,6 +19,8 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
+#include <vector>
 
 #include "fusefs/base/executor.h"
 #include "fusefs/base/metrics.h"
@@ -51,6 +53,8 @@ class FileContent {
   virtual int backing_fd() const = 0;
   // `done` may be called before Read returns. size <= 16 MiB.
   virtual void Read(uint64_t offset, uint64_t size, ReadDone done) = 0;
+  // Bytes of it that are here and verified.
+  virtual uint64_t resident() const { return sealed() ? size() : 0; }
   // Starts fetching the whole file (small files at their first touch); answers come by later Reads.
   virtual void FetchAll() = 0;
 };
@@ -69,6 +73,22 @@ struct LayerSource {
   registry::BlobRef blob;
   std::shared_ptr<const format::LayerIndex> index;
   std::shared_ptr<LayerOpener> opener;  // null: its files are opened by the digests of their chunks
+};
+
+// How a file of a layer stands (control.proto, FileStatus).
+struct FileState {
+  uint32_t entry = 0;
+  uint64_t resident = 0;
+  bool sealed = false;
+  bool open = false;  // somebody has it open, or it is on its way; false: what follows is not set
+  bool reading = false;
+  uint64_t waiting = 0;
+  uint64_t read_bytes = 0;
+  uint64_t stalls = 0;
+  uint64_t stall_us = 0;
+  uint64_t errors = 0;
+  std::string_view cause;  // "fetching", "queued", "verifying", "retrying" or ""
+  std::string last_error;
 };
 
 struct StreamerOptions {
@@ -99,6 +119,11 @@ class Streamer {
   virtual void RemoveFromImage(const std::string& image, const std::shared_ptr<const LayerSource>& layer) = 0;
   // Decoded bytes of the layer's files that are present in the cache (for status; reads presence maps from disk: not on a FUSE thread).
   virtual uint64_t ResidentBytes(const LayerSource& layer) = 0;
+  // Every regular file of the layer that has bytes; as slow.
+  virtual std::vector<FileState> FileStates(const LayerSource& layer) {
+    static_cast<void>(layer);
+    return {};
+  }
 };
 
 }  // namespace headrace::stream

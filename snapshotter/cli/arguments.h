@@ -54,6 +54,11 @@ void AddVerify(CLI::App& app, Invocation& invocation);
 void AddInstall(CLI::App& app, Invocation& invocation);
 void AddUninstall(CLI::App& app, Invocation& invocation);
 void AddDoctor(CLI::App& app, Invocation& invocation);
+// node_commands.cc; AddStatus: status and top
+void AddStatus(CLI::App& app, Invocation& invocation);
+void AddBake(CLI::App& app, Invocation& invocation);
+void AddCache(CLI::App& app, Invocation& invocation);
+void AddPrefetch(CLI::App& app, Invocation& invocation);
 
 }  // namespace headrace::cli
 

@@ -14,7 +14,8 @@ constexpr const char* kDescription =
     "and sets nodes up for them.\n"
     "\n"
     "An IMAGE or TARGET is a registry reference (registry.example.com/models/m:v1) or\n"
-    "a directory in OCI layout (oci:PATH[:TAG]).\n";
+    "a directory in OCI layout (oci:PATH[:TAG]). status, top, cache and prefetch\n"
+    "speak to a node that runs headrace-fused.\n";
 
 constexpr const char* kFooter =
     "Examples:\n"
@@ -24,6 +25,8 @@ constexpr const char* kFooter =
     "  headrace verify registry.example.com/models/llama-8b:v1\n"
     "  headrace install --dry-run\n"
     "  headrace doctor registry.example.com/models/llama-8b:v1\n"
+    "  headrace status --files registry.example.com/models/llama-8b:v1\n"
+    "  headrace cache prune --older 168h --to 200GiB\n"
     "\n"
     "Exit codes: 0 done, 1 failed (verify: the image is damaged; doctor: errors), 2 wrong command line, 130 interrupted.";
 
@@ -100,19 +103,52 @@ Result<std::optional<Platform>> ParsePlatform(const std::string& text) {
   return std::optional<Platform>(std::move(platform));
 }
 
+namespace {
+
+void AddAll(CLI::App& app, Invocation& invocation) {
+  AddBuild(app, invocation);
+  AddConvert(app, invocation);
+  AddInspect(app, invocation);
+  AddVerify(app, invocation);
+  AddStatus(app, invocation);
+  AddCache(app, invocation);
+  AddPrefetch(app, invocation);
+  AddBake(app, invocation);
+  AddInstall(app, invocation);
+  AddUninstall(app, invocation);
+  AddDoctor(app, invocation);
+}
+
+void List(const CLI::App& app, const std::string& name, std::map<std::string, std::vector<std::string>>& out) {
+  for (const CLI::App* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+    const std::string full = name.empty() ? command->get_name() : name + " " + command->get_name();
+    std::vector<std::string>& words = out[full];
+    for (const CLI::Option* option : command->get_options()) {
+      if (option->get_lnames().empty()) words.push_back(option->get_name());
+      for (const std::string& word : option->get_lnames()) words.push_back("--" + word);
+    }
+    List(*command, full, out);
+  }
+}
+
+}  // namespace
+
+std::map<std::string, std::vector<std::string>> ListCommands() {
+  CLI::App app("", "headrace");
+  Invocation invocation;
+  AddAll(app, invocation);
+  std::map<std::string, std::vector<std::string>> commands;
+  List(app, "", commands);
+  return commands;
+}
+
 int RunCommandLine(const std::vector<std::string>& arguments, const CommandIo& io) {
   CLI::App app(kDescription, "headrace");
   app.set_version_flag("--version", "headrace " HEADRACE_VERSION);
   app.footer(kFooter);
   app.require_subcommand(0, 1);
   Invocation invocation;
-  AddBuild(app, invocation);
-  AddConvert(app, invocation);
-  AddInspect(app, invocation);
-  AddVerify(app, invocation);
-  AddInstall(app, invocation);
-  AddUninstall(app, invocation);
-  AddDoctor(app, invocation);
+  AddAll(app, invocation);
   try {
     std::vector<std::string> reversed(arguments.rbegin(), arguments.rend());  // as CLI11 wants it
     app.parse(std::move(reversed));

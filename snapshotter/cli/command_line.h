@@ -5,6 +5,7 @@
 #define HEADRACE_SNAPSHOTTER_CLI_COMMAND_LINE_H_
 
 #include <iosfwd>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct CommandIo {
   std::ostream& err;
   Interrupt* interrupt = nullptr;
 };
+
+// Every command ("cache prune") with its own options ("--older") and arguments' names, as they are declared: for the test that compares them with README.md.
+std::map<std::string, std::vector<std::string>> ListCommands();
 
 // `arguments` without the program's name.
 int RunCommandLine(const std::vector<std::string>& arguments, const CommandIo& io);

@@ -22,23 +22,6 @@ struct Session {
   std::unique_ptr<Client> client;
 };
 
-// Where docker and podman put credentials. A path that was asked for must be there; the usual one need not.
-Result<std::string> DockerConfigPath(const StoreOptions& options) {
-  if (options.docker_config) {
-    if (::access(options.docker_config->c_str(), R_OK) != 0) {
-      return Status::FromErrno(errno, "--docker-config " + *options.docker_config);
-    }
-    return *options.docker_config;
-  }
-  std::string path;
-  if (const char* dir = std::getenv("DOCKER_CONFIG"); dir != nullptr && *dir != '\0') {
-    path = std::string(dir) + "/config.json";
-  } else if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0') {
-    path = std::string(home) + "/.docker/config.json";
-  }
-  return !path.empty() && ::access(path.c_str(), R_OK) == 0 ? path : std::string();
-}
-
 // The first question to a registry fails soon, so that a mistyped name is not tried for minutes; later ones have the client's patience.
 constexpr std::chrono::seconds kFirstDeadline{15};
 
@@ -152,6 +135,22 @@ class RegistryWriter : public ImageWriter {
 };
 
 }  // namespace
+
+Result<std::string> DockerConfigPath(const StoreOptions& options) {
+  if (options.docker_config) {
+    if (::access(options.docker_config->c_str(), R_OK) != 0) {
+      return Status::FromErrno(errno, "--docker-config " + *options.docker_config);
+    }
+    return *options.docker_config;
+  }
+  std::string path;
+  if (const char* dir = std::getenv("DOCKER_CONFIG"); dir != nullptr && *dir != '\0') {
+    path = std::string(dir) + "/config.json";
+  } else if (const char* home = std::getenv("HOME"); home != nullptr && *home != '\0') {
+    path = std::string(home) + "/.docker/config.json";
+  }
+  return !path.empty() && ::access(path.c_str(), R_OK) == 0 ? path : std::string();
+}
 
 Result<std::unique_ptr<ImageReader>> OpenRegistryReader(const Reference& reference, const StoreOptions& options) {
   HR_ASSIGN_OR_RETURN(std::unique_ptr<Session> first, Connect(reference, options, kFirstDeadline));

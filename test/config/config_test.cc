@@ -68,6 +68,18 @@ TEST(ConfigTest, EveryMistakeNamesFileKeyAndFix) {
   }
 }
 
+// Goal: a reload takes over what the document says, and names the rest.
+TEST(ConfigTest, ChangedSettingsAndWhichOfThemAreReloaded) {
+  FusedConfig before, after;
+  EXPECT_TRUE(ChangedSettings(before, after).empty());
+  after.budget = 1;
+  after.plain_http = {"a"};
+  EXPECT_EQ(ChangedSettings(before, after), (std::vector<std::string>{"registry.plain_http", "cache.budget"}));
+  EXPECT_TRUE(IsReloadable("cache.budget"));
+  EXPECT_TRUE(IsReloadable("fused.log_level"));
+  EXPECT_FALSE(IsReloadable("registry.plain_http"));
+}
+
 TEST(ConfigTest, ShippedFilesMatchTheTable) {
   const std::string toml = std::string(HEADRACE_SOURCE_DIR) + "/config/headrace.toml";
   const std::string readme = std::string(HEADRACE_SOURCE_DIR) + "/config/README.md";

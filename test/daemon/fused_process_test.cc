@@ -180,6 +180,26 @@ TEST_F(FusedProcessTest, ReadyAndStopped) {
   EXPECT_EQ(Log().find("error headrace"), std::string::npos) << Log();
 }
 
+// Goal: SIGHUP takes over what can change, says what cannot, and a file with a mistake changes nothing; the mount is served all along.
+TEST_F(FusedProcessTest, ReloadedOnSighup) {
+  const std::string file = dir / "headrace.toml";
+  ASSERT_OK(WriteFileAtomic(file, "[cache]\nbudget = '1GiB'\n"));
+  Launch({"--config", file});
+  ASSERT_EQ(NextNotification(), "READY=1") << Log();
+  for (const char* text : {"[cache]\nbudget = '2GiB'\n[stream]\nrange_max = '4MiB'\n", "[cache]\nbudgt = '3GiB'\n"}) {
+    ASSERT_OK(WriteFileAtomic(file, text));
+    ::kill(child_, SIGHUP);
+    EXPECT_EQ(NextNotification(), "RELOADING=1");
+    EXPECT_EQ(NextNotification(), "READY=1");
+    EXPECT_EQ(Look(), ENOENT);
+  }
+  EXPECT_NE(Log().find("reloaded setting=cache.budget"), std::string::npos) << Log();
+  EXPECT_NE(Log().find("a changed setting needs a restart setting=stream.range_max"), std::string::npos) << Log();
+  EXPECT_NE(Log().find("not reloaded, everything stays as it is"), std::string::npos) << Log();
+  ::kill(child_, SIGTERM);
+  EXPECT_EQ(Wait(), 0) << Log();
+}
+
 // Goal: after a SIGKILL of a process whose session nobody keeps the mount is dead, and the next start replaces it.
 TEST_F(FusedProcessTest, StartAfterKill) {
   Launch();

@@ -13,7 +13,7 @@ namespace {
 
 // What a module may include of others. fusefs: base <- {format, registry, cache} <- stream <- vfs <- kernel <- daemon;
 // format <- tree <- vfs. The snapshotter uses only base of fusefs and talks to the daemon through layers/; the
-// command may use format and registry.
+// command may use format and registry, and for baking what attaches layers without a kernel (daemon/bake.h).
 const std::map<std::string, std::set<std::string>> kMayUse = {
     {"config", {"fusefs/base"}},
     {"fusefs/base", {}},
@@ -34,7 +34,7 @@ const std::map<std::string, std::set<std::string>> kMayUse = {
     {"snapshotter/keeper", {"fusefs/base"}},
     {"snapshotter/core", {"fusefs/base", "snapshotter/filter", "snapshotter/store", "snapshotter/layers"}},
     {"snapshotter/service", {"fusefs/base", "snapshotter/core", "snapshotter/store", "snapshotter/filter", "proto"}},
-    {"snapshotter/cli", {"config", "fusefs/base", "fusefs/format", "fusefs/registry", "proto"}},
+    {"snapshotter/cli", {"config", "fusefs/base", "fusefs/format", "fusefs/registry", "fusefs/daemon", "proto"}},
     {"snapshotter",
      {"config", "fusefs/base", "proto", "snapshotter/core", "snapshotter/filter", "snapshotter/keeper",
       "snapshotter/keychain", "snapshotter/layers", "snapshotter/service", "snapshotter/store"}},

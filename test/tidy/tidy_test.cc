@@ -117,6 +117,7 @@ TEST(TidyTest, WaitsAreByTheSteadyClock) {
       {"fusefs/cache/evictor.cc", "how long ago a content was used: times of files are in the wall clock"},
       {"fusefs/daemon/control_service.cc", "gRPC takes deadlines in the wall clock and makes them steady at once"},
       {"snapshotter/cli/node/doctor.cc", "whether that clock is right is the question"},
+      {"snapshotter/cli/node_client.cc", "gRPC"},
       {"snapshotter/keychain/cri_proxy.cc", "gRPC"},
       {"snapshotter/layers/control_client.cc", "gRPC"},
       {"snapshotter/service/snapshots_service.cc", "gRPC: the deadline of a call, made a duration at once"},
