@@ -155,7 +155,7 @@ std::shared_ptr<const Endpoint> HostsDir::Make(const HostEntry& entry, const std
     out.files.push_back(ca);
     auto pem = ReadFile(ca, kCertificateBytesMax);
     if (!pem.ok()) {
-      const std::string what = "ca: " + pem.status().message() + " (of " + host + " in hosts.toml)";
+      const std::string what = "ca: " + pem.status().message() + " (" + DirectoryFor(host) + "/hosts.toml)";
       log::Error("certificate authority is not used registry={} error=\"{}\"", host, what);
       out.note += (out.note.empty() ? "" : "; ") + what;
       continue;
@@ -169,7 +169,7 @@ std::shared_ptr<const Endpoint> HostsDir::Make(const HostEntry& entry, const std
       struct stat st;
       if (!needed.empty()) out.files.push_back(needed);
       if (needed.empty() || ::stat(needed.c_str(), &st) == 0) continue;
-      const std::string what = "client: " + needed + " is not there (of " + host + " in hosts.toml)";
+      const std::string what = "client: " + needed + " is not there (" + DirectoryFor(host) + "/hosts.toml)";
       log::Error("client certificate is missing registry={} error=\"{}\"", host, what);
       out.note += (out.note.empty() ? "" : "; ") + what;
     }

@@ -127,7 +127,7 @@ Status CheckImagePattern(std::string_view pattern) {
   if (pattern.size() > kPatternBytesMax) return InvalidArgumentError("a pattern of more than 1024 bytes");
   if (pattern.find("://") != std::string_view::npos) return InvalidArgumentError("a pattern has no scheme: leave \"https://\" out");
   const Parts parts = Cut(pattern);
-  if (parts.host.empty() || parts.host.front().empty()) return InvalidArgumentError("a pattern without a host");
+  if (parts.host.empty() || parts.host.front().empty()) return InvalidArgumentError("a pattern without a host (write it like \"registry.example.com\" or \"*.example.com/team\")");
   for (std::string_view part : parts.host) HR_RETURN_IF_ERROR(CheckGlob(part));
   for (char c : parts.port) {
     if (c < '0' || c > '9') return InvalidArgumentError("the port of a pattern is a number; it cannot be a glob");
