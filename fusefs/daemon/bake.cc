@@ -19,6 +19,7 @@
 #include "fusefs/daemon/layer_manager.h"
 #include "fusefs/daemon/registry_reader.h"
 #include "fusefs/daemon/layer_learner.h"
+#include "fusefs/stream/blob_places.h"
 #include "fusefs/stream/decoding_source.h"
 #include "fusefs/stream/learn_layer.h"
 #include "fusefs/stream/streamer.h"
@@ -62,7 +63,8 @@ class BakerImpl : public Baker {
     HR_ASSIGN_OR_RETURN(cache_, cache::ContentStore::Create({.root = options_.root + "/cache"}, metrics_));
     reader_ = std::make_unique<ClientReader>(*client_);
     learner_ = std::make_unique<WholeLearner>(*client_, *cache_);
-    source_ = std::make_unique<stream::DecodingSource>(*client_, stream::BlobReaderOptions{});
+    places_ = std::make_unique<stream::BlobPlaces>(*client_, metrics_);
+    source_ = std::make_unique<stream::DecodingSource>(*places_, stream::BlobReaderOptions{});
     stream::StreamerOptions stream;
     stream.fill_rate = 0;
     HR_ASSIGN_OR_RETURN(streamer_, stream::Streamer::Create(stream, *cache_, *source_, *pool_, *timer_, metrics_));
@@ -71,7 +73,7 @@ class BakerImpl : public Baker {
     manager.root = options_.root;
     manager.mountpoint = kNoMountpoint;
     manager.kept_layers = [this] { return KeptLayers(*cache_); };
-    manager_ = std::make_unique<LayerManager>(std::move(manager), *reader_, *learner_, *vfs_, *streamer_, *timer_, metrics_);
+    manager_ = std::make_unique<LayerManager>(std::move(manager), *reader_, *learner_, *vfs_, *streamer_, *places_, *timer_, metrics_);
     return manager_->Restore();
   }
 
@@ -118,6 +120,7 @@ class BakerImpl : public Baker {
   std::unique_ptr<Timer> timer_;
   std::unique_ptr<ThreadPool> pool_;
   std::unique_ptr<registry::Client> client_;
+  std::unique_ptr<stream::BlobPlaces> places_;
   std::unique_ptr<stream::DecodingSource> source_;
   std::unique_ptr<ClientReader> reader_;
   std::unique_ptr<cache::ContentStore> cache_;
