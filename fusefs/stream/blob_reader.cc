@@ -31,6 +31,14 @@ bool LooksPermanent(const Status& status) {
 
 }  // namespace
 
+std::chrono::milliseconds PauseAfter(const BlobReaderOptions& options, unsigned tries, const Status& status) {
+  static thread_local std::minstd_rand random{std::random_device{}()};
+  auto pause = options.retry_pause_min * (1u << std::min(tries, 10u));
+  pause = std::min<std::chrono::milliseconds>(pause, options.retry_pause_max);
+  pause = pause / 2 + std::chrono::milliseconds(random() % static_cast<uint64_t>(pause.count() / 2 + 1));
+  return std::max(pause, std::min(status.retry_after(), options.stall_deadline / 2));
+}
+
 struct BlobReader::Range {
   uint64_t offset = 0;  // in the blob
   std::vector<uint8_t> bytes;
@@ -109,13 +117,7 @@ void BlobReader::Start(uint64_t index) {
 Status BlobReader::Restart(Range& range) {
   const bool permanent = LooksPermanent(range.status);
   if (permanent && ++range.permanent >= kPermanentTriesMax) return range.status;
-  static thread_local std::minstd_rand random{std::random_device{}()};
-  auto pause = options_.retry_pause_min * (1u << std::min(range.tries, 10u));
-  pause = std::min<std::chrono::milliseconds>(pause, options_.retry_pause_max);
-  pause = pause / 2 + std::chrono::milliseconds(random() % static_cast<uint64_t>(pause.count() / 2 + 1));
-  pause = std::max(pause, std::min(range.status.retry_after(), options_.stall_deadline / 2));
-  ++range.tries;
-  range.again = steady_clock::now() + pause;
+  range.again = steady_clock::now() + PauseAfter(options_, range.tries++, range.status);
   return OkStatus();
 }
 

@@ -28,6 +28,10 @@ struct BlobReaderOptions {
   uint64_t end = std::numeric_limits<uint64_t>::max();
 };
 
+// How long to rest after `tries` failures in a row, of which `status` was the last: growing, between half and all of it at random; longer if the registry asked for that (Retry-After), up to half
+// of the stall deadline.
+std::chrono::milliseconds PauseAfter(const BlobReaderOptions& options, unsigned tries, const Status& status);
+
 class BlobReader {
  public:
   static constexpr size_t kRanges = 8;

@@ -1,7 +1,6 @@
 #include "fusefs/stream/block_fetcher.h"
 
 #include <algorithm>
-#include <random>
 #include <utility>
 
 #include "fusefs/base/log.h"
@@ -158,11 +157,11 @@ bool BlockFetcher::OnData(uint64_t block, uint64_t from, std::span<const uint8_t
   return true;
 }
 
-std::chrono::milliseconds BlockFetcher::PauseAfter(unsigned tries) const {
-  static thread_local std::minstd_rand random{std::random_device{}()};
-  auto pause = pauses_.retry_pause_min * (1u << std::min(tries, 10u));
-  pause = std::min<std::chrono::milliseconds>(pause, pauses_.retry_pause_max);
-  return pause / 2 + std::chrono::milliseconds(random() % static_cast<uint64_t>(pause.count() / 2 + 1));
+// Its bytes are nowhere any more: fetched again by who wants it, or in its turn.
+void BlockFetcher::Lose(uint64_t block) {
+  blocks_[block].state = State::kAbsent;
+  blocks_[block].got = 0;
+  arrived_bytes_ -= SizeOf(block);
 }
 
 void BlockFetcher::OnDone(uint64_t block, Status status) {
@@ -184,7 +183,7 @@ void BlockFetcher::OnDone(uint64_t block, Status status) {
       arrived_bytes_ += SizeOf(block);
       moved_.NotifyAll();
     } else {
-      pause = PauseAfter(done.tries++);
+      pause = PauseAfter(pauses_, done.tries++, status);
       done.again = steady_clock::now() + pause;
       done.state = State::kAbsent;
       if (done.demand) wanted_.push_back(block);
@@ -216,9 +215,7 @@ Result<BlockFetcher::Bytes> BlockFetcher::Take(std::chrono::milliseconds most) {
   if (status.ok()) return Bytes(std::move(bytes));
   {
     MutexLock lock(mu_);
-    blocks_[block].state = State::kAbsent;
-    blocks_[block].got = 0;
-    arrived_bytes_ -= SizeOf(block);
+    Lose(block);
   }
   Pump();
   return UnavailableError(status.message());
@@ -269,11 +266,7 @@ BlockFetcher::Have BlockFetcher::Copy(uint64_t offset, std::span<uint8_t> out) {
   MutexLock lock(mu_);
   if (blocks_[block].state == State::kDone) return Have::kDone;  // perhaps given back while it was read
   if (status.ok()) return Have::kHere;
-  if (blocks_[block].state == State::kSpilled) {
-    blocks_[block].state = State::kAbsent;
-    blocks_[block].got = 0;
-    arrived_bytes_ -= SizeOf(block);
-  }
+  if (blocks_[block].state == State::kSpilled) Lose(block);
   return Have::kLater;
 }
 
@@ -317,10 +310,11 @@ void BlockFetcher::Settle(uint64_t block) {
   MutexLock lock(mu_);
   if (blocks_[block].state != State::kHere) return;
   freed.swap(blocks_[block].bytes);
-  blocks_[block].state = status.ok() ? State::kSpilled : State::kAbsent;
-  if (status.ok()) return;
-  blocks_[block].got = 0;
-  arrived_bytes_ -= SizeOf(block);
+  if (status.ok()) {
+    blocks_[block].state = State::kSpilled;
+  } else {
+    Lose(block);
+  }
 }
 
 }  // namespace headrace::stream

@@ -92,7 +92,7 @@ class BlockFetcher : public std::enable_shared_from_this<BlockFetcher> {
   void Ask(uint64_t block);
   bool OnData(uint64_t block, uint64_t from, std::span<const uint8_t> data);
   void OnDone(uint64_t block, Status status);
-  std::chrono::milliseconds PauseAfter(unsigned tries) const;
+  void Lose(uint64_t block) HR_REQUIRES(mu_);
 
   registry::RangeSource& source_;
   const registry::BlobRef blob_;

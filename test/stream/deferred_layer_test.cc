@@ -8,6 +8,7 @@
 
 #include "fusefs/format/tar_indexer.h"
 #include "test/format/layer_fixture.h"
+#include "test/stream/noise.h"
 #include "test/stream/stream_fixture.h"
 #include "test/support/random_tree.h"
 
@@ -17,18 +18,6 @@ namespace {
 using format::test::Shell;
 
 constexpr uint64_t kBlock = BlockFetcher::kBlockBytes;
-
-std::string Noise(size_t size, unsigned seed) {
-  std::string bytes(size, '\0');
-  uint64_t x = seed * 0x9E3779B97F4A7C15ull + 1;
-  for (char& c : bytes) {
-    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-    c = static_cast<char>(x);
-  }
-  return bytes;
-}
-
-std::vector<uint8_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }
 
 class DeferredLayerTest : public StreamTest {
  protected:
@@ -289,6 +278,19 @@ TEST_F(DeferredLayerTest, WaitsForItsTurn) {
   Begin();
   layer_->Stop();
   EXPECT_FALSE(turns_.Take(milliseconds(0)));
+}
+
+// Goal: a registry that asks for a pause gets it.
+TEST_F(DeferredLayerTest, RetryAfterIsHonoured) {
+  source_.SetScript([](const std::shared_ptr<FakeRequest>& request, uint64_t number) {
+    if (number == 0) return request->Finish(ResourceExhaustedError("429").WithRetryAfter(milliseconds(600)));
+    request->Serve();
+  });
+  const auto start = std::chrono::steady_clock::now();
+  Begin();
+  ASSERT_OK(End());
+  EXPECT_GE(std::chrono::steady_clock::now() - start, milliseconds(600));
+  EXPECT_EQ(source_.requests(), (tar_.size() + kBlock - 1) / kBlock + 1);
 }
 
 // Goal: a registry that is away: readers get its error at their deadline; when it is back the layer goes on and is verified.

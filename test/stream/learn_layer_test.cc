@@ -11,6 +11,7 @@
 #include "fusefs/stream/content_id.h"
 #include "fusefs/stream/decoding_source.h"
 #include "test/stream/fake_source.h"
+#include "test/stream/noise.h"
 #include "test/support/compress.h"
 #include "test/support/matchers.h"
 #include "test/support/random_tree.h"
@@ -20,18 +21,6 @@ namespace headrace::stream {
 namespace {
 
 using std::chrono::milliseconds;
-
-std::string Noise(size_t size, unsigned seed) {
-  std::string bytes(size, '\0');
-  uint64_t x = seed * 0x9E3779B97F4A7C15ull + 1;
-  for (char& c : bytes) {
-    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-    c = static_cast<char>(x);
-  }
-  return bytes;
-}
-
-std::vector<uint8_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }
 
 std::string Gzip(const std::string& data) { return test::Gzip(data, 1); }
 
