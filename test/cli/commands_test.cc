@@ -1,7 +1,6 @@
 // Goal: whoever reads README.md knows every command and option, and none that does not exist.
 #include <regex>
 #include <set>
-#include <sstream>
 #include <string>
 #include <vector>
 
@@ -46,21 +45,6 @@ TEST(CommandsTest, NoOptionIsDocumentedThatDoesNotExist) {
   std::set<std::string> known = {"--help", "--version"};
   for (const auto& [command, words] : ListCommands()) known.insert(words.begin(), words.end());
   for (const std::string& word : OptionsIn(Readme())) EXPECT_TRUE(known.contains(word)) << word;
-}
-
-TEST(CommandsTest, NoDaemonIsSaidSo) {
-  std::ostringstream out, err;
-  const std::string socket = "/nonexistent/control.sock";
-  for (const std::vector<std::string>& arguments : std::vector<std::vector<std::string>>{{"status"}, {"cache", "ls"}, {"cache", "pin", "x"}, {"prefetch", "x", "-q"}, {"top", "--count", "1"}}) {
-    err.str("");
-    std::vector<std::string> all = arguments;
-    all.insert(all.end(), {"--control-socket", socket});
-    EXPECT_EQ(RunCommandLine(all, {out, err}), kExitFailed) << arguments[0];
-    EXPECT_NE(err.str().find("does not answer at " + socket), std::string::npos) << err.str();
-  }
-  EXPECT_EQ(RunCommandLine({"cache"}, {out, err}), kExitUsage);
-  EXPECT_EQ(RunCommandLine({"cache", "prune", "--older", "soon"}, {out, err}), kExitUsage);
-  EXPECT_EQ(RunCommandLine({"cache", "prune", "--to", "much"}, {out, err}), kExitUsage);
 }
 
 }  // namespace
