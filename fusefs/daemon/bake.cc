@@ -21,7 +21,6 @@
 #include "fusefs/daemon/layer_learner.h"
 #include "fusefs/stream/blob_places.h"
 #include "fusefs/stream/decoding_source.h"
-#include "fusefs/stream/learn_layer.h"
 #include "fusefs/stream/streamer.h"
 #include "fusefs/vfs/vfs.h"
 
@@ -38,8 +37,7 @@ class WholeLearner : public LayerLearner {
  public:
   WholeLearner(registry::RangeSource& source, cache::ContentStore& cache) : source_(source), cache_(cache) {}
   Result<LearnedLayer> Learn(const registry::BlobRef& blob, const Digest& diff_id, LearnProgress& progress, const std::function<bool()>& cancelled) override {
-    HR_ASSIGN_OR_RETURN(stream::LearnedTable learned, stream::LearnLayer({blob, diff_id, {}, cancelled, &progress.done_bytes}, source_, cache_));
-    return LearnedLayer{std::move(learned.table), learned.decoded};
+    return LearnWhole({blob, diff_id, {}, cancelled, &progress.done_bytes}, source_, cache_);
   }
   std::shared_ptr<stream::LayerOpener> Defer(const registry::BlobRef&, const Digest&, std::shared_ptr<const format::LayerIndex>,
                                              std::function<void(Result<LearnedLayer>)>) override {
@@ -62,8 +60,8 @@ class BakerImpl : public Baker {
     HR_ASSIGN_OR_RETURN(client_, registry::Client::Create(options_.client, metrics_));
     HR_ASSIGN_OR_RETURN(cache_, cache::ContentStore::Create({.root = options_.root + "/cache"}, metrics_));
     reader_ = std::make_unique<ClientReader>(*client_);
-    learner_ = std::make_unique<WholeLearner>(*client_, *cache_);
     places_ = std::make_unique<stream::BlobPlaces>(*client_, metrics_);
+    learner_ = std::make_unique<WholeLearner>(*places_, *cache_);
     source_ = std::make_unique<stream::DecodingSource>(*places_, stream::BlobReaderOptions{});
     stream::StreamerOptions stream;
     stream.fill_rate = 0;

@@ -24,7 +24,6 @@
 #include "fusefs/stream/decoding_source.h"
 #include "fusefs/stream/deferred_layer.h"
 #include "fusefs/stream/gate.h"
-#include "fusefs/stream/learn_layer.h"
 #include "fusefs/stream/streamer.h"
 #include "fusefs/vfs/vfs.h"
 
@@ -89,9 +88,7 @@ class StreamLearner : public LayerLearner {
   }
   Result<LearnedLayer> Learn(const registry::BlobRef& blob, const Digest& diff_id, LearnProgress& progress,
                              const std::function<bool()>& cancelled) override {
-    HR_ASSIGN_OR_RETURN(stream::LearnedTable learned,
-                        stream::LearnLayer({blob, diff_id, reader_, cancelled, &progress.done_bytes}, tools_.source, tools_.cache));
-    return LearnedLayer{std::move(learned.table), learned.decoded};
+    return LearnWhole({blob, diff_id, reader_, cancelled, &progress.done_bytes}, tools_.source, tools_.cache);
   }
   std::shared_ptr<stream::LayerOpener> Defer(const registry::BlobRef& blob, const Digest& diff_id, std::shared_ptr<const format::LayerIndex> walked,
                                              std::function<void(Result<LearnedLayer>)> on_end) override {
@@ -208,7 +205,7 @@ Status DaemonImpl::BuildDataPath() {
   // An eighth of the connections is left to readers that miss.
   stream.ranges_max = static_cast<unsigned>(std::max<uint64_t>(1, config_.connections - (config_.connections + 7) / 8));
   HR_ASSIGN_OR_RETURN(streamer_, stream::Streamer::Create(stream, *cache_, *decoding_source_, *decode_pool_, *timer_, metrics_));
-  learner_ = std::make_unique<StreamLearner>(stream::DeferredTools{*client_, *cache_, *streamer_, *decode_pool_, *timer_, metrics_, deferred_turns_}, whole,
+  learner_ = std::make_unique<StreamLearner>(stream::DeferredTools{*places_, *cache_, *streamer_, *decode_pool_, *timer_, metrics_, deferred_turns_}, whole,
                                              stream.read_deadline);
   vfs_ = vfs::Vfs::Create(*streamer_, metrics_);
   return OkStatus();

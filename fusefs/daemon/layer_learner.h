@@ -11,8 +11,10 @@
 
 #include "fusefs/base/digest.h"
 #include "fusefs/base/status.h"
+#include "fusefs/cache/content_store.h"
 #include "fusefs/format/layer_index.h"
 #include "fusefs/registry/range_source.h"
+#include "fusefs/stream/learn_layer.h"
 #include "fusefs/stream/streamer.h"
 
 namespace headrace::daemon {
@@ -26,6 +28,9 @@ struct LearnedLayer {
   std::string table;     // for format::ReadLearnedTable
   bool decoded = false;  // BlobRef::decoded
 };
+
+// stream::LearnLayer as a learner does it.
+Result<LearnedLayer> LearnWhole(const stream::LearnRequest& request, registry::RangeSource& source, cache::ContentStore& cache);
 
 class LayerLearner {
  public:

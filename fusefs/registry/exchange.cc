@@ -1,6 +1,8 @@
 #include "fusefs/registry/exchange.h"
 
 #include <algorithm>
+#include <charconv>
+#include <random>
 #include <utility>
 
 #include "fusefs/base/text.h"
@@ -30,6 +32,9 @@ std::string_view HttpStatusName(int status) {
     default: return "";
   }
 }
+
+// How servers and stores call a request in their own logs and support cases.
+constexpr std::string_view kTheirRequestIds[] = {"x-amz-request-id", "x-ms-request-id", "x-guploader-uploadid", "x-request-id"};
 
 // Part of an Authorization value that is the secret.
 std::string_view SecretOf(std::string_view authorization) {
@@ -84,6 +89,14 @@ void MirrorHealth::Lacks(uint64_t id, const std::string& key) {
   lacking_[{id, key}] = Clock::now() + kMirrorRest;
 }
 
+std::string ExchangeContext::NewRequestPrefix() {
+  std::random_device random;
+  const uint64_t number = (uint64_t{random()} << 32) | random();
+  char digits[16];
+  const auto end = std::to_chars(digits, digits + sizeof digits, number, 16).ptr;
+  return "headrace-" + std::string(digits, end);
+}
+
 bool ExchangeContext::PlainHttp(std::string_view host) const {
   const std::string_view name = host.substr(0, host.rfind(':'));
   return IsLoopbackHost(host) || std::any_of(plain_http_hosts.begin(), plain_http_hosts.end(), [&](const std::string& listed) {
@@ -112,6 +125,7 @@ void Exchange::Resume() {
 }
 
 void Exchange::Begin() {
+  request_id_ = context_.request_prefix + "-" + std::to_string(++context_.requests);
   const auto may = [this](const Endpoint& mirror) {
     if (request_.mirrors == ExchangeRequest::Mirrors::kNone) return false;
     const bool able = request_.mirrors == ExchangeRequest::Mirrors::kResolve ? mirror.resolve : mirror.pull;
@@ -197,6 +211,7 @@ void Exchange::Send() {
       http.connect_timeout = at->connect_timeout;
     }
   }
+  if (AtHome()) http.headers.push_back("X-Request-Id: " + request_id_);
   if (AtHome() && !authorization_.empty()) http.headers.push_back("Authorization: " + authorization_);
   if (request_.body) http.upload_bytes = request_.body->size();
   if (request_.stream_bytes) http.upload_bytes = request_.stream_bytes;
@@ -329,6 +344,15 @@ Status Exchange::HttpError() const {
   return Status(CodeOfHttpStatus(head_.status), text).WithRetryAfter(ParseRetryAfter(head_).value_or(std::chrono::milliseconds(0)));
 }
 
+std::string Exchange::RequestNames() const {
+  std::string names = "request " + request_id_;
+  for (const std::string_view name : kTheirRequestIds) {
+    const std::string* theirs = head_.Find(name);
+    if (theirs != nullptr && *theirs != request_id_) return names + ", " + std::string(name) + " " + CleanText(*theirs, 100);
+  }
+  return names;
+}
+
 void Exchange::Finish(Status status) {
   if (handler_ == nullptr) return;
   const bool elsewhere = !url_.host.empty() && !AtHome();
@@ -343,6 +367,7 @@ void Exchange::Finish(Status status) {
   result.status = status.Annotate(where);
   std::string more = troubles_.empty() ? "" : " (mirrors before it failed: " + troubles_ + ")";
   if (request_.endpoints && !request_.endpoints->note.empty()) more += " (" + request_.endpoints->note + ")";
+  if (!status.ok() && status.code() != StatusCode::kCancelled) more += " [" + RequestNames() + "]";
   if (!status.ok() && !more.empty()) result.status = std::move(result.status).WithMessage(result.status.message() + more);
   std::shared_ptr<ExchangeHandler> handler = std::move(handler_);
   handler->OnDone(std::move(result));

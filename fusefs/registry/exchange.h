@@ -5,6 +5,7 @@
 // a 403 once, and only if something new is found; redirects are followed (10 at most), credentials go to the registry's own origin
 // only; the target of a blob's redirect is remembered for a minute and asked for again when it is refused. Other failures end it; retries
 // over time are the caller's (retry.h).
+// Every attempt has a name: registries and mirrors get it as X-Request-Id (places that they redirect to do not), errors end with it and with the name that the other side gave.
 // Threads: Start from any thread; all else, handlers included, on the network thread; nothing blocks.
 #ifndef HEADRACE_FUSEFS_REGISTRY_EXCHANGE_H_
 #define HEADRACE_FUSEFS_REGISTRY_EXCHANGE_H_
@@ -65,7 +66,11 @@ struct ExchangeContext {
   MirrorHealth* mirrors = nullptr;
   Metrics* metrics = nullptr;
   std::vector<std::string> plain_http_hosts;
+  // Names of attempts for the logs of both sides, "headrace-6f2a91c04be1d733-17": the first part is this client's. Network thread only.
+  std::string request_prefix = NewRequestPrefix();
+  uint64_t requests = 0;
 
+  static std::string NewRequestPrefix();
   bool PlainHttp(std::string_view host) const;  // "host[:port]" may be spoken to without TLS
 };
 
@@ -133,6 +138,7 @@ class Exchange : public HttpHandler, public std::enable_shared_from_this<Exchang
   void OnAuthorization(Result<std::string> authorization);
   void Finish(Status status);
   Status HttpError() const;
+  std::string RequestNames() const;  // for errors
   // At the endpoint itself, and not where it redirected to.
   bool AtHome() const { return url_.origin() == home_.origin(); }
 
@@ -145,6 +151,7 @@ class Exchange : public HttpHandler, public std::enable_shared_from_this<Exchang
   const ExchangeRequest request_;
   std::shared_ptr<ExchangeHandler> handler_;  // nullptr after its OnDone
   HttpEngine::Id id_ = 0;
+  std::string request_id_;
   std::vector<std::shared_ptr<const Endpoint>> mirrors_;
   size_t place_ = 0;       // in mirrors_; their number: the registry
   Url home_;               // of the endpoint

@@ -16,21 +16,15 @@ using std::chrono::steady_clock;
 
 }  // namespace
 
-// One read on its way; `answered` by whoever is first.
+// One read on its way, and what of it is here.
 struct DeferredLayer::Op {
-  std::shared_ptr<File> file;
-  uint32_t entry = 0;
-  uint64_t offset = 0;
-  uint64_t size = 0;
-  FileContent::ReadDone done;
-  std::vector<uint8_t> buffer;
-  std::atomic<bool> answered{false};
-  bool listed = false;  // guarded by the layer's mu_: it waited at least once
-  steady_clock::time_point started = steady_clock::now();
+  Op(std::shared_ptr<File> of, uint64_t offset, uint64_t size, FileContent::ReadDone done)
+      : read(std::make_shared<ReadOp>(nullptr, offset, size, std::move(done))), file(std::move(of)) {}
 
-  void Answer(const Status& status, std::span<const uint8_t> bytes) {
-    if (!answered.exchange(true)) done(status, bytes);
-  }
+  const std::shared_ptr<ReadOp> read;
+  const std::shared_ptr<File> file;
+  std::vector<uint8_t> buffer;
+  bool listed = false;  // with the deadlines: it waited at least once. Of the one who continues it
 };
 
 class DeferredLayer::File : public FileContent, public std::enable_shared_from_this<File> {
@@ -154,7 +148,7 @@ void DeferredTurns::GiveBack() {
 }
 
 DeferredLayer::DeferredLayer(const DeferredRequest& request, const DeferredTools& tools, OnEnd on_end)
-    : request_(request), tools_(tools), on_end_(std::move(on_end)) {
+    : request_(request), tools_(tools), on_end_(std::move(on_end)), deadlines_(tools.metrics) {
   const format::LayerIndex& index = *request_.walked;
   for (uint32_t i = 0; i < index.entries.size(); ++i) {
     const format::Entry& entry = index.entries[i];
@@ -326,46 +320,33 @@ std::shared_ptr<FileContent> DeferredLayer::Learned(uint32_t entry) {
 void DeferredLayer::Read(const std::shared_ptr<File>& file, uint64_t offset, uint64_t size, FileContent::ReadDone done) {
   if (offset >= file->size() || size == 0) return done(OkStatus(), {});
   if (size > kReadSizeMax) return done(InvalidArgumentError("a read of more than 16 MiB"), {});
-  auto op = std::make_shared<Op>();
-  op->file = file;
-  op->entry = file->entry();
-  op->offset = offset;
-  op->size = std::min(size, file->size() - offset);
-  op->done = std::move(done);
+  auto op = std::make_shared<Op>(file, offset, std::min(size, file->size() - offset), std::move(done));
+  op->read->started = steady_clock::now();
+  op->read->deadline = op->read->started + request_.read_deadline;
+  deadlines_.Attach(*op->read);
   const auto self = shared_from_this();  // `done` may let go of the last other reference
   Continue(op);
 }
 
 void DeferredLayer::Continue(const std::shared_ptr<Op>& op) {
   Gate::Pass pass(gate_);
-  if (!pass) return op->Answer(CancelledError("the layer is not shown any more"), {});
+  if (!pass) return op->read->Fail(CancelledError("the layer is not shown any more"));
   for (;;) {
-    if (trust() == Trust::kWrong) return op->Answer(Refusal(), {});
+    if (trust() == Trust::kWrong) return op->read->Fail(Refusal());
     uint64_t seen = 0;
     {
       MutexLock lock(mu_);
       seen = events_;
     }
     uint64_t missing = 0;
-    if (TryServe(*op, &missing)) return;
-    bool first = false;
+    if (TryServe(op, &missing)) return;
+    // Before others can see it.
+    if (!std::exchange(op->listed, true) && deadlines_.Add(op->read)) ArmDeadline(op->read->deadline);
     {
       MutexLock lock(mu_);
       if (events_ != seen) continue;  // something came meanwhile
-      if (op->answered.load()) return;
-      first = !std::exchange(op->listed, true);
+      if (op->read->answered()) return;
       waiting_.emplace(missing, op);
-    }
-    if (first) {
-      Metrics::Add(tools_.metrics.reads_stalled);
-      tools_.timer.After(request_.read_deadline, [weak_op = std::weak_ptr<Op>(op), weak = weak_from_this(), &pool = tools_.pool] {
-        if (!weak_op.lock()) return;
-        pool.Post([weak_op, weak] {
-          const auto late = weak_op.lock();
-          const auto self = weak.lock();
-          if (late && self) self->Expire(late);
-        });
-      });
     }
     // Poisoned between the look above and the entry in the list.
     if (trust() == Trust::kWrong) FailAll(Refusal());
@@ -373,30 +354,33 @@ void DeferredLayer::Continue(const std::shared_ptr<Op>& op) {
   }
 }
 
-bool DeferredLayer::TryServe(Op& op, uint64_t* missing) {
-  if (const auto learned = Learned(op.entry)) {
-    if (op.answered.exchange(true)) return true;
-    learned->Read(op.offset, op.size, [this, self = shared_from_this(), file = op.file, done = op.done](const Status& status, std::span<const uint8_t> bytes) {
-      const bool wrong = status.ok() && trust() == Trust::kWrong;
-      done(wrong ? Refusal() : status, wrong ? std::span<const uint8_t>() : bytes);
+bool DeferredLayer::TryServe(const std::shared_ptr<Op>& op, uint64_t* missing) {
+  ReadOp& read = *op->read;
+  const uint32_t number = op->file->entry();
+  if (const auto learned = Learned(number)) {
+    learned->Read(read.offset, read.size, [this, self = shared_from_this(), op](const Status& status, std::span<const uint8_t> bytes) {
+      if (!status.ok()) return op->read->Fail(status);
+      if (trust() == Trust::kWrong) return op->read->Fail(Refusal());
+      HEADRACE_CHECK(bytes.size() == op->read->size);
+      op->read->Supply(op->read->offset, bytes);
     });
     return true;
   }
   const format::LayerIndex& index = *request_.walked;
-  const format::Entry& entry = index.entries[op.entry];
+  const format::Entry& entry = index.entries[number];
   const auto begin = index.chunks.begin() + entry.first_chunk;
-  auto chunk = std::upper_bound(begin, begin + entry.chunk_count, op.offset, [](uint64_t offset, const format::Chunk& c) { return offset < c.file_offset; }) - 1;
-  op.buffer.resize(op.size);
-  const uint64_t end = op.offset + op.size;
+  auto chunk = std::upper_bound(begin, begin + entry.chunk_count, read.offset, [](uint64_t offset, const format::Chunk& c) { return offset < c.file_offset; }) - 1;
+  op->buffer.resize(read.size);
+  const uint64_t end = read.offset + read.size;
   bool all = true;
-  for (uint64_t at = op.offset; at < end; ++chunk) {
+  for (uint64_t at = read.offset; at < end; ++chunk) {
     const uint64_t until = std::min(end, chunk->file_offset + chunk->size);
-    const std::span<uint8_t> out = std::span(op.buffer).subspan(at - op.offset, until - at);
+    const std::span<uint8_t> out = std::span(op->buffer).subspan(at - read.offset, until - at);
     if (chunk->kind == format::ChunkKind::kZeros) {
       std::fill(out.begin(), out.end(), uint8_t{0});
     } else {
       uint64_t lacking = 0;
-      if (!ServePiece(op.entry, *chunk, at, out, &lacking)) {
+      if (!ServePiece(number, *chunk, at, out, &lacking)) {
         if (all) *missing = lacking;
         all = false;
       }
@@ -405,9 +389,9 @@ bool DeferredLayer::TryServe(Op& op, uint64_t* missing) {
   }
   if (!all) return false;
   if (trust() == Trust::kWrong) {
-    op.Answer(Refusal(), {});
+    read.Fail(Refusal());
   } else {
-    op.Answer(OkStatus(), op.buffer);
+    read.Supply(read.offset, op->buffer);
   }
   return true;
 }
@@ -461,19 +445,32 @@ void DeferredLayer::Wake(uint64_t block) {
     waiting_.erase(begin, end);
   }
   for (const std::shared_ptr<Op>& op : ready) {
-    if (!op->answered.load()) Continue(op);
+    if (!op->read->answered()) Continue(op);
   }
 }
 
-void DeferredLayer::Expire(const std::shared_ptr<Op>& op) {
-  if (op->answered.load()) return;
+void DeferredLayer::ArmDeadline(TimePoint when) {
+  const auto delay = std::max(std::chrono::nanoseconds(0), std::chrono::nanoseconds(when - steady_clock::now()));
+  tools_.timer.After(delay, [weak = weak_from_this(), &pool = tools_.pool] {
+    pool.Post([weak] {
+      if (const auto self = weak.lock()) self->OnDeadline();
+    });
+  });
+}
+
+void DeferredLayer::OnDeadline() {
+  Gate::Pass pass(gate_);
+  if (!pass) return;
+  TimePoint next;
+  const std::vector<std::shared_ptr<ReadOp>> expired = deadlines_.TakeExpired(steady_clock::now(), &next);
+  Status why = blocks_->last_error();
+  if (why.ok()) why = DeadlineExceededError("the block did not come in time");
+  for (const std::shared_ptr<ReadOp>& read : expired) read->Fail(why.Annotate("layer " + request_.blob.digest.ToString()));
   {
     MutexLock lock(mu_);
-    std::erase_if(waiting_, [&](const auto& item) { return item.second == op; });
+    std::erase_if(waiting_, [](const auto& item) { return item.second->read->answered(); });
   }
-  Status why = blocks_->last_error();
-  if (why.ok()) why = UnavailableError("the block did not come in time");
-  op->Answer(why.Annotate("layer " + request_.blob.digest.ToString()), {});
+  if (next != TimePoint::max()) ArmDeadline(next);
 }
 
 void DeferredLayer::FailAll(const Status& status) {
@@ -482,7 +479,7 @@ void DeferredLayer::FailAll(const Status& status) {
     MutexLock lock(mu_);
     failed.swap(waiting_);
   }
-  for (const auto& [block, op] : failed) op->Answer(status, {});
+  for (const auto& [block, op] : failed) op->read->Fail(status);
 }
 
 }  // namespace headrace::stream

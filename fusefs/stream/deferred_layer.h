@@ -8,7 +8,7 @@
 // Threads: all methods from any thread; a thread of its own hashes ("deferred"). Open and Read answer from memory, the local disk, or later; nothing waits for the network.
 // `on_end` is called once at most, on that thread, and must not block.
 // Ownership: source, cache, streamer, pool, timer and turns outlive Stop (which the destructor calls). Open files keep the layer alive; after Stop they get Cancelled.
-// Memory: BlockFetcher's. Errors of reads: DataLoss (poisoned), Unavailable or what the registry said (deadline), Cancelled. A cache that refuses costs only that files are fetched again.
+// Memory: BlockFetcher's. Errors of reads: DataLoss (poisoned), DeadlineExceeded or what the registry said, Cancelled. A cache that refuses costs only that files are fetched again.
 #ifndef HEADRACE_FUSEFS_STREAM_DEFERRED_LAYER_H_
 #define HEADRACE_FUSEFS_STREAM_DEFERRED_LAYER_H_
 
@@ -31,6 +31,7 @@
 #include "fusefs/stream/block_fetcher.h"
 #include "fusefs/stream/gate.h"
 #include "fusefs/stream/learn_layer.h"
+#include "fusefs/stream/read_op.h"
 #include "fusefs/stream/streamer.h"
 
 namespace headrace::stream {
@@ -113,14 +114,15 @@ class DeferredLayer : public LayerOpener, public std::enable_shared_from_this<De
   void Read(const std::shared_ptr<File>& file, uint64_t offset, uint64_t size, FileContent::ReadDone done);
   void Continue(const std::shared_ptr<Op>& op);
   // Answered, or: the block to wait for.
-  bool TryServe(Op& op, uint64_t* missing);
+  bool TryServe(const std::shared_ptr<Op>& op, uint64_t* missing);
   bool ServePiece(uint32_t entry, const format::Chunk& chunk, uint64_t file_offset, std::span<uint8_t> out, uint64_t* missing);
   bool ReadStaged(uint32_t entry, uint64_t file_offset, std::span<uint8_t> out);
   // The file as the streamer knows it, once the hashing has passed it; null before.
   std::shared_ptr<FileContent> Learned(uint32_t entry);
   // The block has come, or has been hashed.
   void Wake(uint64_t block);
-  void Expire(const std::shared_ptr<Op>& op);
+  void ArmDeadline(TimePoint when);
+  void OnDeadline();
   void FailAll(const Status& status);
   Status Refusal() const;
   void PostWake(uint64_t block);
@@ -138,6 +140,7 @@ class DeferredLayer : public LayerOpener, public std::enable_shared_from_this<De
   std::map<uint32_t, Place> places_ HR_GUARDED_BY(mu_);               // by entry; its keys never change
   std::map<uint64_t, uint32_t> by_begin_;                              // entries by the begin of their content; constant
   std::multimap<uint64_t, std::shared_ptr<Op>> waiting_ HR_GUARDED_BY(mu_);  // by block
+  Deadlines deadlines_;
   uint64_t events_ HR_GUARDED_BY(mu_) = 0;                             // Wakes so far
   std::shared_ptr<const LayerSource> settled_ HR_GUARDED_BY(mu_);      // the whole layer, verified
   std::thread thread_;

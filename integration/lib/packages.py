@@ -14,7 +14,8 @@ from parts import REGISTRY, Containerd, Pod, Registry, _may_lower_oom_score, che
 from sandbox import DEPS, Daemon, Failed, Skip, check, run, say
 from supervisor import Supervisor
 
-READER, MODEL, COLD = f"{REGISTRY}/reader:1", f"{REGISTRY}/model:1", f"{REGISTRY}/cold:1"
+PAUSE, READER, MODEL, COLD = f"{REGISTRY}/pause:1", f"{REGISTRY}/reader:1", f"{REGISTRY}/model:1", f"{REGISTRY}/cold:1"
+CONTAINERD = "containerd.service"
 UNITS = ("headrace-fused.service", "headrace-snapshotter.socket", "headrace-snapshotter.service")
 
 # systemctl of the node: what concerns files is done by the real one, which knows that it is in a chroot; the rest is asked of the driver.
@@ -68,6 +69,7 @@ class Node:
         (self.root / "run/systemd/system").mkdir(parents=True)
         self.services, self.sockets, self.asked = {}, {}, []
         self.before_restart = None  # called once, right before the file system's daemon is restarted
+        self.containerd = None
         systemctl = self.root / "usr/bin/systemctl"
         systemctl.rename(self.root / "usr/bin/systemctl.real")
         systemctl.write_text(SYSTEMCTL)
@@ -119,6 +121,20 @@ class Node:
         self.services[name] = service
         service.wait_ready(60)
 
+    def _containerd(self, verb):
+        if verb in ("stop", "restart") and self.containerd:
+            self.containerd.halt()
+        if verb in ("start", "restart"):
+            if self.containerd is None:
+                self.containerd = InstalledContainerd(self)
+            elif not self.containerd.running():
+                self.containerd.start()
+
+    def _active(self, name):
+        if name == CONTAINERD:
+            return self.containerd is not None and self.containerd.running()
+        return name in self.services or name in self.sockets
+
     def _stop(self, name):
         if name in self.services:
             service = self.services.pop(name)
@@ -142,9 +158,11 @@ class Node:
                 names.append(word)
         self.asked.append((verb, *names))
         if verb == "is-active":
-            return 0 if all(name in self.services or name in self.sockets for name in names) else 3
+            return 0 if all(self._active(name) for name in names) else 3
         for name in names:
-            if verb == "start":
+            if name == CONTAINERD:
+                self._containerd(verb)
+            elif verb == "start":
                 self._start(name)
             elif verb == "stop":
                 self._stop(name)
@@ -199,22 +217,34 @@ class InstalledContainerd(Containerd):
         self.hosts = self.image_socket = self.cni = self.nri = None
         self.bin = DEPS / "containerd-2/usr/bin"
         self.socket = node.root / "run/containerd/containerd.sock"
-        program = "/usr/local/bin/containerd" if (node.root / "usr/local/bin/containerd").exists() else "/usr/bin/containerd"
-        self.daemon = Daemon(node.box, "containerd", ["chroot", node.root, program], {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
+        self.node, self.starts = node, 0
+        self.start()
+
+    def start(self):
+        program = "/usr/local/bin/containerd" if (self.node.root / "usr/local/bin/containerd").exists() else "/usr/bin/containerd"
+        self.daemon = Daemon(self.box, "containerd", ["chroot", self.node.root, program], {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
         self.daemon.wait_until(self.socket.exists, "its socket")
         self.cri("ready", "--timeout", "60", timeout=90)
+        self.starts += 1
+
+    def halt(self):
+        """As systemd stops it: containers go on."""
+        self.daemon.stop()
+
+    def running(self):
+        return self.daemon.process.poll() is None
 
 
 def prepare_images(box):
     directory, sums, _ = make_model(box, 0.125, 0.04)
     cold_directory, cold_sums, _ = make_model(box, 0.5, 0.12, seed=2, name="cold")
-    Registry(box)
+    registry = Registry(box)
     programs = program_directory(box)
-    headrace_build(programs, f"{REGISTRY}/pause:1", "--path-prefix", "/", "--entrypoint", "/pause")
+    headrace_build(programs, PAUSE, "--path-prefix", "/", "--entrypoint", "/pause")
     headrace_build(programs, READER, "--path-prefix", "/", "--entrypoint", "/model-reader")
     headrace_build(directory, MODEL, "--path-prefix", "/models")
     headrace_build(cold_directory, COLD, "--path-prefix", "/models")
-    return sums, cold_sums
+    return registry, sums, cold_sums
 
 
 def containerd_of(node, suite):
@@ -331,7 +361,7 @@ def removed(node, deb_list, before, config, config_text):
 def body(box):
     suite = os.environ["HEADRACE_SUITE"]
     first, second = map(Path, os.environ["HEADRACE_DEBS"].split(":"))
-    sums, cold_sums = prepare_images(box)
+    _, sums, cold_sums = prepare_images(box)
     node = Node(box, suite)
     config = containerd_of(node, suite)
     config_text = config.read_text()
@@ -349,7 +379,8 @@ def body(box):
     check("+++ /etc/containerd/conf.d/headrace.toml" in shown and config.read_text() == config_text, shown)
     node.run("headrace", "install")
     check_doctor(node)
-    containerd = InstalledContainerd(node)
+    node.command("start", CONTAINERD)
+    containerd = node.containerd
     pod = read_all_along(containerd, sums)
     wait_reports(pod, 2)
     say("a pod reads through an image volume")

@@ -85,6 +85,27 @@ TEST_F(ClientFlowTest, BadRedirects) {
 }
 
 // Goal: another registry that a redirect leads to gets no credentials, and cannot make us ask for some.
+// Goal: one name for an attempt in the logs of both sides: the registry gets it with each request, the place that it redirects to does not, and an error has both names.
+TEST_F(ClientFlowTest, AttemptsHaveNames) {
+  registry_.RedirectBlobs(true);
+  registry_.AddFault({.kind = Kind::kStatus, .path_contains = "/cdn/", .times = 1, .status = 403, .headers = {"x-amz-request-id: THEIRS42"}});
+  const Status first = FetchStatus(0, 10), second = FetchStatus(0, 10);
+  ASSERT_FALSE(first.ok());
+  EXPECT_OK(second);
+  std::vector<std::string> names;
+  for (const auto& request : registry_.requests()) {
+    if (request.cdn) {
+      EXPECT_EQ(request.request_id, "");
+    } else {
+      names.push_back(request.request_id);
+    }
+  }
+  ASSERT_EQ(names.size(), 2u);
+  EXPECT_NE(names[0], names[1]);
+  EXPECT_THAT(first.message(), HasSubstr("[request " + names[0] + ", x-amz-request-id THEIRS42]"));
+  EXPECT_EQ(names[0].substr(0, names[0].rfind('-')), names[1].substr(0, names[1].rfind('-'))) << "of one client";
+}
+
 TEST_F(ClientFlowTest, RedirectToAnotherRegistry) {
   test::FakeRegistry other;
   other.RequireToken("user", "hunter2");

@@ -302,8 +302,14 @@ TEST_F(DeferredLayerTest, DeadlineOfReaders) {
     request->Serve();
   });
   Begin();
-  const Answer answer = Pending(*OpenFile("big-1"), 0, 1000).Wait();
+  const auto file = OpenFile("big-1");
+  Pending waits(*file, 0, 1000);
+  EXPECT_EQ(Metrics::Get(metrics_.reads_waiting), 1);
+  const Answer answer = waits.Wait();
   EXPECT_CODE(answer.status, StatusCode::kUnavailable);
+  EXPECT_EQ(Metrics::Get(metrics_.reads_waiting), 0);
+  EXPECT_EQ(Metrics::Get(metrics_.reads_stalled), 1);
+  EXPECT_GE(Metrics::Get(metrics_.read_stall_us), 190'000);
   EXPECT_NE(answer.status.message().find("nobody is there"), std::string::npos) << answer.status.message();
   away = false;
   ASSERT_OK(End());

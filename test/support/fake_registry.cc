@@ -181,7 +181,7 @@ FakeAnswer FakeRegistry::Impl::Handle(const FakeHttpRequest& request, bool cdn) 
   const std::string path = request.target.substr(0, request.target.find('?'));
   ++counts_.requests;
   requests_.push_back({request.method, request.target, request.Header("range"), request.Header("authorization"),
-                       request.Header("user-agent"), cdn});
+                       request.Header("user-agent"), cdn, request.Header("x-request-id")});
   if (requests_.size() > kRequestsKept) requests_.pop_front();
   acting_ = TakeFault(request.method, path);
   FakeAnswer answer;

@@ -63,6 +63,7 @@ class FakeRegistry {
     std::string authorization;  // header, "" if none
     std::string user_agent;
     bool cdn = false;           // came to the cdn port
+    std::string request_id = {};  // X-Request-Id
   };
   // Answers given, by kind; bytes are body bytes sent.
   struct Counts {
