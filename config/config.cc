@@ -246,7 +246,7 @@ std::vector<std::string> ChangedSettings(const FusedConfig& before, const FusedC
 }
 
 bool IsReloadable(std::string_view section_and_key) {
-  static constexpr std::string_view kReloadable[] = {"fused.log_level", "cache.budget", "cache.low_mark", "cache.free_min", "cache.max_age"};
+  static constexpr std::string_view kReloadable[] = {"fused.log_level", "stream.fill_rate", "cache.budget", "cache.low_mark", "cache.free_min", "cache.max_age"};
   return std::find(std::begin(kReloadable), std::end(kReloadable), section_and_key) != std::end(kReloadable);
 }
 

@@ -87,7 +87,7 @@ uint64_t ContentStore::Evict(const StoredContent& content) {
   struct stat map_st{}, data_st{};
   UniqueFd map, data;  // closed, which frees the bytes, when nothing is locked any more
   {
-    MutexLock lock(live_->OpeningOf(content.id));
+    MutexLock lock(shared_->OpeningOf(content.id));
     if (live_->Find(content.id) || pins_.IsPinned(content.id)) return 0;
     // As who begins a content: whoever else has it open holds a lock on the map, and the kernel's passthrough one on the data file.
     Result<UniqueFd> opened = OpenFile(stem + ".map", O_RDWR | O_CREAT | O_NOFOLLOW);
@@ -124,7 +124,7 @@ Result<Pruned> ContentStore::Prune(const PruneRequest& request) { return evictor
 Status ContentStore::Pin(const std::string& name, const std::vector<Digest>& contents, const std::vector<std::string>& notes) {
   HR_RETURN_IF_ERROR(pins_.Set(name, contents, notes));
   // An eviction that had asked before holds the lock of its content's stripe until that is gone.
-  for (Mutex& stripe : live_->opening) MutexLock wait(stripe);
+  for (Mutex& stripe : shared_->opening) MutexLock wait(stripe);
   return OkStatus();
 }
 

@@ -390,14 +390,19 @@ bool ContentFile::Untouched() {
 
 void ContentFile::Damage(const std::string& why) {
   {
-    MutexLock lock(mu_);
-    if (damaged_.load(std::memory_order_relaxed)) return;
-    damaged_.store(true, std::memory_order_release);
-    epoch_.fetch_add(1, std::memory_order_acq_rel);
-    sealed_.store(false, std::memory_order_release);
+    // Whoever finds it damaged and opens the content anew finds its names gone: a second object of the same inode would count bytes that the first one's late writes count too, and the
+    // names that are removed here could be the second one's.
+    MutexLock opening(shared_->OpeningOf(spec_.id));
+    {
+      MutexLock lock(mu_);
+      if (damaged_.load(std::memory_order_relaxed)) return;
+      damaged_.store(true, std::memory_order_release);
+      epoch_.fetch_add(1, std::memory_order_acq_rel);
+      sealed_.store(false, std::memory_order_release);
+    }
+    UnlinkIfOurs();
   }
   log::Warn("cache file damaged, fetched again from now on content={} reason=\"{}\"", spec_.id.Hex(), why);
-  UnlinkIfOurs();
 }
 
 void ContentFile::UnlinkIfOurs() {

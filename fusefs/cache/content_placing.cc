@@ -96,7 +96,7 @@ Result<std::unique_ptr<StagedFile>> ContentStore::Stage() {
 Result<bool> ContentStore::Place(const ContentSpec& spec, const std::function<Status(const std::string& data_path)>& place) {
   HEADRACE_CHECK(spec.size > 0 && spec.chunk_count > 0);
   const std::string stem = PathStem(spec.id);
-  MutexLock lock(live_->OpeningOf(spec.id));
+  MutexLock lock(shared_->OpeningOf(spec.id));
   if (auto file = live_->Find(spec.id); file) return false;
   Result<UniqueFd> map = OpenFile(stem + ".map", O_RDWR | O_CREAT | O_NOFOLLOW);
   if (map.status().errno_override() == ENOENT) {

@@ -75,7 +75,7 @@ std::string ContentStore::PathStem(const Digest& id) const {
 Result<std::shared_ptr<ContentFile>> ContentStore::Open(const ContentSpec& spec) {
   HEADRACE_CHECK(spec.size > 0 && spec.chunk_count > 0);
   if (auto file = live_->Find(spec.id); file && file->Untouched()) return file;
-  MutexLock lock(live_->OpeningOf(spec.id));
+  MutexLock lock(shared_->OpeningOf(spec.id));
   if (auto file = live_->Find(spec.id); file && file->Untouched()) return file;
   try {
     Result<std::shared_ptr<ContentFile>> file = OpenLocked(spec);

@@ -3,7 +3,7 @@
 // Order: contents that no mount shows, least recently used first; then, as a last resort, idle contents that a mount shows (they come back from the registry when they are read). Never one that
 // this or another process has open, that the kernel serves by itself (passthrough holds a lock on the data file), or that is pinned. A content goes whole.
 // Threads: one of its own ("cache-evict"); public methods from any thread; Prune waits for that thread. Blocks on the local disk. Nobody who reads waits for it: what is held over I/O is the
-// stripe of `ContentStore::Live::opening` of the one content that goes, over its names' removal, while the freeing of its bytes happens after that.
+// stripe of `StoreShared::opening` of the one content that goes, over its names' removal, while the freeing of its bytes happens after that.
 #ifndef HEADRACE_FUSEFS_CACHE_EVICTOR_H_
 #define HEADRACE_FUSEFS_CACHE_EVICTOR_H_
 

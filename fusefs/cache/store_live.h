@@ -2,7 +2,6 @@
 #ifndef HEADRACE_FUSEFS_CACHE_STORE_LIVE_H_
 #define HEADRACE_FUSEFS_CACHE_STORE_LIVE_H_
 
-#include <array>
 #include <memory>
 #include <optional>
 #include <unordered_map>
@@ -13,9 +12,6 @@
 namespace headrace::cache {
 
 struct ContentStore::Live {
-  // Two threads that open one content at once must get one object. The lock of a stripe is the only one of the project that is held
-  // over I/O: over opening one small local file (or placing one); nothing else is ever locked inside it but `mu`.
-  std::array<Mutex, 64> opening;
   mutable Mutex mu;
   std::unordered_map<Digest, std::weak_ptr<ContentFile>> files HR_GUARDED_BY(mu);
   size_t sweep_at HR_GUARDED_BY(mu) = 1024;
@@ -33,7 +29,6 @@ struct ContentStore::Live {
     auto node = placed.extract(id);
     return node.empty() ? std::nullopt : std::optional(node.mapped());
   }
-  Mutex& OpeningOf(const Digest& id) { return opening[id.bytes()[0] % opening.size()]; }
   std::shared_ptr<ContentFile> Find(const Digest& id) {
     MutexLock lock(mu);
     auto it = files.find(id);

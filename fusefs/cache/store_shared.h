@@ -2,6 +2,7 @@
 #ifndef HEADRACE_FUSEFS_CACHE_STORE_SHARED_H_
 #define HEADRACE_FUSEFS_CACHE_STORE_SHARED_H_
 
+#include <array>
 #include <atomic>
 #include <bitset>
 #include <chrono>
@@ -12,6 +13,7 @@
 #include "fusefs/base/executor.h"
 #include "fusefs/base/file.h"
 #include "fusefs/base/metrics.h"
+#include "fusefs/base/mutex.h"
 #include "fusefs/base/status.h"
 #include "fusefs/cache/space.h"
 
@@ -48,8 +50,13 @@ struct StoreShared {
     return OkStatus();
   }
 
+  Mutex& OpeningOf(const Digest& id) { return opening[id.bytes()[0] % opening.size()]; }
+
   Metrics& metrics;
   Space space;
+  // Two threads that open one content at once must get one object, and names are not removed under who opens them. The lock of a stripe is the only one of the project that is held
+  // over I/O: over opening, placing or removing one local file; nothing is ever locked inside it but Live::mu and ContentFile::mu_.
+  std::array<Mutex, 64> opening;
   std::chrono::milliseconds write_pause{0};
   ThreadPool* sealer = nullptr;
   std::bitset<65536> names_synced;  // by the first two bytes of the ids

@@ -136,6 +136,7 @@ class Service : public pb::Control::Service {
   grpc::Status Pin(grpc::ServerContext*, const pb::PinRequest* request, pb::PinResponse* response) override {
     return Edge("Pin", request->what(), [&]() -> HrStatus {
       HR_ASSIGN_OR_RETURN(const LayerSelection found, manager_.Select(request->what()));
+      if (found.unverified) return FailedPreconditionError(found.name + " has a layer that is still being verified (headrace status); pin it when that has ended");
       HR_RETURN_IF_ERROR(cache_.Pin(found.name, found.contents, LayerNotes(found.keys)));
       HR_ASSIGN_OR_RETURN(const std::vector<LayerState> layers, manager_.Layers(request->what()));
       uint64_t size = 0, resident = 0;

@@ -286,7 +286,9 @@ void DaemonImpl::Reload(const config::FusedConfig& config) {
   }
   if (Status status = log::SetLevel(config.log_level); !status.ok()) log::Warn("log level stays error=\"{}\"", status.ToString());
   cache_->SetLimits(CacheLimits(config), std::chrono::duration_cast<std::chrono::seconds>(config.max_age));
+  streamer_->SetFillRate(config.fill_rate);
   config_.log_level = config.log_level;
+  config_.fill_rate = config.fill_rate;
   config_.budget = config.budget;
   config_.low_mark = config.low_mark;
   config_.free_min = config.free_min;

@@ -60,6 +60,7 @@ Result<LayerSelection> LayerManager::Select(const std::string& what) const {
     found.layers.push_back(value.first->source);
     const auto contents = ContentsOf(*value.first);
     found.contents.insert(found.contents.end(), contents->begin(), contents->end());
+    found.unverified = found.unverified || value.first->deferred.load() == Deferred::kUnknown;
   }
   found.name = ValidMountId(what) ? by_key.begin()->second.first->record.ask.image_ref : what;
   return found;
@@ -82,7 +83,6 @@ Result<std::vector<LayerState>> LayerManager::Layers(const std::string& what) co
     }
     state.file_states = streamer_.FileStates(*layer->source);
     for (const stream::FileState& file : state.file_states) state.resident += file.resident;
-    if (layer->source->opener != nullptr) state.resident = streamer_.ResidentBytes(*layer->source);
     if (options_.is_pinned) state.pinned = options_.is_pinned(*ContentsOf(*layer));
     state.ids = std::move(ids);
     states.push_back(std::move(state));

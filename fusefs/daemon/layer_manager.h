@@ -79,6 +79,7 @@ struct LayerSelection {
   std::vector<std::string> keys;
   std::vector<std::shared_ptr<const stream::LayerSource>> layers;
   std::vector<Digest> contents;  // of all of them, some several times
+  bool unverified = false;       // the contents of a layer are not known yet (layers.verify = deferred)
 };
 
 // How a pin (cache/pins.h) remembers the layers that it keeps, by their keys, and back.

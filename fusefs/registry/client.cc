@@ -55,6 +55,13 @@ class RangeHandler : public ExchangeHandler {
   bool too_much_ = false;
 };
 
+// Of a range that nobody wants.
+class NobodysSink : public RangeSink {
+ public:
+  bool OnData(std::span<const uint8_t>) override { return true; }
+  void OnDone(Status) override {}
+};
+
 std::string MediaType(const HttpHead& head, const std::string& body) {
   const std::string* header = head.Find("content-type");
   std::string type = header != nullptr ? header->substr(0, header->find(';')) : "";
@@ -156,7 +163,19 @@ void ClientImpl::Fetch(const BlobRef& blob, uint64_t offset, uint64_t size, std:
   ExchangeRequest request = NewBlobRequest(*ref, blob.digest, "GET");
   request.headers.push_back(RangeHeader(offset, size));
   request.what += ": " + RangeText(offset, size);
+  request.connection = HttpRequest::Connection::kPrefersWarm;
   Exchange::Start(context_, std::move(request), std::make_shared<RangeHandler>(offset, size, std::move(sink)));
+}
+
+void ClientImpl::Warm(const BlobRef& blob, unsigned connections) {
+  const Result<Reference> ref = Reference::Parse(blob.image_ref);
+  if (!ref.ok()) return;
+  for (unsigned i = 0; i < connections; ++i) {
+    ExchangeRequest request = NewBlobRequest(*ref, blob.digest, "GET");
+    request.headers.push_back(RangeHeader(0, 1));
+    request.connection = HttpRequest::Connection::kWarmsUp;
+    Exchange::Start(context_, std::move(request), std::make_shared<RangeHandler>(0, 1, std::make_shared<NobodysSink>()));
+  }
 }
 
 ExchangeResult ClientImpl::Run(ExchangeRequest request, const std::shared_ptr<WaitingHandler>& handler,

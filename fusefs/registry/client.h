@@ -1,7 +1,7 @@
 // Client: an OCI distribution client (distribution-spec 1.1; docker registry v2). The only user of libcurl.
 //
 // Ownership: one Client for a process; it owns one network thread (libcurl multi) and is thread-safe. Methods named ...Blocking below
-// (all but Fetch) block the caller until done, failed or `deadline`; never call them from a FUSE thread.
+// (all but Fetch and Warm) block the caller until done, failed or `deadline`; never call them from a FUSE thread.
 // Credentials: docker's config.json with its helpers, and the other sources of `keychain`, asked on threads of their own (keychain.h).
 // Mirrors, authorities, client certificates and headers: containerd's hosts.toml (hosts_dir.h); pushes go to the registry itself.
 // https with the system's certificate authorities; plain http for localhost, 127.0.0.0/8, ::1 and hosts listed in plain_http_hosts.
@@ -66,6 +66,8 @@ class Client : public RangeSource {
   // itself the check's error is the answer. Without it they are unverified (the caller checks).
   virtual Result<std::string> GetBlobRange(const Reference& ref, const Digest& digest, uint64_t offset, uint64_t size,
                                            const BytesCheck& check = {}) = 0;
+  // Opens connections to where the blob comes from, by asking for a byte of it that nobody wants; calls of Fetch that come meanwhile use them. Does not block; failures are nobody's business.
+  virtual void Warm(const BlobRef& blob, unsigned connections) = 0;
   // Size if the registry has the blob, NotFound if not.
   virtual Result<uint64_t> StatBlob(const Reference& ref, const Digest& digest) = 0;
   // Uploads a file as a blob unless the registry has it. `progress` gets bytes sent since the last call.

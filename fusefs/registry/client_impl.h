@@ -22,6 +22,7 @@ class ClientImpl : public Client {
   ~ClientImpl() override;
 
   void Fetch(const BlobRef& blob, uint64_t offset, uint64_t size, std::shared_ptr<RangeSink> sink) override;
+  void Warm(const BlobRef& blob, unsigned connections) override;
   Result<ManifestResponse> GetManifest(const Reference& ref) override;
   Status GetBlob(const Reference& ref, const Digest& digest,
                  const std::function<Status(std::span<const uint8_t>)>& sink, Verified by) override;

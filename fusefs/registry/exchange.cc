@@ -204,6 +204,7 @@ void Exchange::Send() {
   http.url = url_;
   http.headers = request_.headers;
   http.bulk = request_.bulk;
+  http.connection = request_.connection;
   if (const Endpoint* at = endpoint(); at != nullptr) {
     http.tls = at->tls;  // also where it redirects to: a store beside the registry has the same authority
     if (AtHome()) {

@@ -90,6 +90,7 @@ struct ExchangeRequest {
   std::optional<std::string> body;       // sent again as often as needed
   std::optional<uint64_t> stream_bytes;  // or a body that the handler's OnSend gives, once
   bool bulk = false;
+  HttpRequest::Connection connection = HttpRequest::Connection::kAny;
   bool follow_redirects = true;
   std::string redirect_key;              // remember the redirect under this; "" = do not
 };

@@ -8,12 +8,14 @@
 #include <atomic>
 #include <deque>
 #include <map>
+#include <set>
 #include <thread>
 #include <unordered_map>
 
 #include "fusefs/base/executor.h"
 #include "fusefs/base/mutex.h"
 #include "fusefs/base/text.h"
+#include "fusefs/registry/arrival_pace.h"
 #include "fusefs/registry/http_tls.h"
 #include "fusefs/registry/limits.h"
 
@@ -24,6 +26,8 @@ using Clock = std::chrono::steady_clock;
 
 constexpr long kReceiveBufferBytes = 64 << 10;   // each transfer has one: small enough that those of many transfers stay in the processor's cache
 constexpr std::chrono::milliseconds kGather{1};
+constexpr std::chrono::milliseconds kHoldMax{300};
+constexpr std::chrono::milliseconds kHoldTick{20};
 constexpr size_t kIdleHandlesMax = 64;
 constexpr long kIdleConnectionsMax = 256;
 
@@ -155,6 +159,11 @@ class HttpEngine::Impl {
   struct Origin {
     std::deque<Id> waiting;
     long active = 0;
+    long warming = 0;  // of those: made for the connection that they leave
+    long ready = 0;    // connections that transfers have left, about; libcurl has them
+    Clock::time_point hold_until{};
+    // A connection will be there sooner than one that is opened now.
+    bool ShouldHold() const { return warming > 0 && ready == 0 && Clock::now() < hold_until; }
   };
 
   // All below: network thread only.
@@ -180,36 +189,11 @@ class HttpEngine::Impl {
   std::unordered_map<Id, std::shared_ptr<Transfer>> transfers_;
   std::unordered_map<CURL*, Id> active_;
   std::map<std::string, Origin> origins_;
+  std::set<std::string> holding_;  // origins whose transfers wait for a connection that is being warmed up
   std::vector<CURL*> idle_;
   Clock::time_point next_stall_check_{};
   bool ending_ = false;
   std::thread thread_;  // last: it uses everything above
-};
-
-// Bodies come in pieces of a packet, and libcurl looks at every transfer whenever it is woken: with a few dozen of them that costs more than decoding does. While much is on its way the thread lets
-// bytes gather for a millisecond instead (what network cards do, too).
-class ArrivalPace {
- public:
-  // After a round, with the bytes that came so far. True: they come fast, and this round brought few.
-  bool ShouldGather(int64_t total, Clock::time_point now) {
-    const int64_t moved = total - total_;
-    total_ = total;
-    if (now - window_begin_ >= kWindow) {
-      fast_ = total - window_total_ >= kFastBytes && now - window_begin_ < 2 * kWindow;
-      window_begin_ = now;
-      window_total_ = total;
-    }
-    return fast_ && moved > 0 && moved < kRoundBytes;
-  }
-
- private:
-  static constexpr std::chrono::milliseconds kWindow{10};
-  static constexpr int64_t kFastBytes = 256 << 10;   // in a window: 200 Mbit/s
-  static constexpr int64_t kRoundBytes = 256 << 10;  // a round with more is worth its price
-  int64_t total_ = 0;
-  int64_t window_total_ = 0;
-  Clock::time_point window_begin_{};
-  bool fast_ = false;
 };
 
 HttpEngine::Impl::~Impl() {
@@ -270,6 +254,7 @@ void HttpEngine::Impl::Run() {
   const auto tick = std::clamp(options_.stall_timeout / 4, std::chrono::milliseconds(1), std::chrono::milliseconds(1000));
   ArrivalPace pace;
   while (!RunTasks()) {
+    for (const std::string& key : std::exchange(holding_, {})) StartWaiting(key);
     int running = 0;
     curl_multi_perform(multi_, &running);
     CollectFinished();
@@ -284,7 +269,7 @@ void HttpEngine::Impl::Run() {
     // Not while tasks come in: whoever waits for a first byte has asked just now.
     if (pace.ShouldGather(Metrics::Get(metrics_.wire_bytes), Clock::now())) std::this_thread::sleep_for(kGather);
     // New tasks wake it; an idle engine looks up once a minute.
-    const auto pause = active_.empty() ? std::chrono::milliseconds(60'000) : tick;
+    const auto pause = active_.empty() ? std::chrono::milliseconds(60'000) : holding_.empty() ? tick : std::min(tick, kHoldTick);
     curl_multi_poll(multi_, nullptr, 0, static_cast<int>(pause.count()), nullptr);
   }
   EndAll();
@@ -333,9 +318,20 @@ void HttpEngine::Impl::StartWaiting(const std::string& key) {
   Origin& o = origin->second;
   while (!o.waiting.empty() && o.active < options_.connections_per_origin) {
     auto found = transfers_.find(o.waiting.front());
+    const bool cancelled = found == transfers_.end();  // while it waited
+    const auto connection = cancelled ? HttpRequest::Connection::kAny : found->second->request.connection;
+    if (connection == HttpRequest::Connection::kPrefersWarm && o.ShouldHold()) {
+      holding_.insert(key);
+      return;
+    }
     o.waiting.pop_front();
-    if (found == transfers_.end()) continue;  // cancelled while it waited
+    if (cancelled) continue;
     ++o.active;
+    if (connection != HttpRequest::Connection::kWarmsUp) {
+      o.ready = std::max(o.ready - 1, 0L);
+    } else if (o.warming++ == 0) {
+      o.hold_until = Clock::now() + kHoldMax;
+    }
     Activate(*found->second);
   }
   if (o.waiting.empty() && o.active == 0) origins_.erase(origin);
@@ -448,7 +444,10 @@ void HttpEngine::Impl::Finish(Id id, Status status) {
       curl_easy_cleanup(transfer->easy);
     }
     curl_slist_free_all(transfer->headers);
-    --origins_.at(key).active;
+    Origin& origin = origins_.at(key);
+    --origin.active;
+    if (transfer->request.connection == HttpRequest::Connection::kWarmsUp) --origin.warming;
+    if (status.ok()) ++origin.ready;
   }
   transfer->handler->OnDone(std::move(status));
   if (!ending_) StartWaiting(key);

@@ -51,6 +51,10 @@ struct HttpRequest {
   std::vector<std::string> headers;       // "Name: value"
   std::optional<uint64_t> upload_bytes;   // size of the body that OnSend gives
   bool bulk = false;                      // moves many bytes: has its own share of connections
+  // kWarmsUp: a small transfer that is made for the connection that it leaves. kPrefersWarm: waits for such a connection while some are under way (up to 300 ms) instead of opening one,
+  // which takes longer.
+  enum class Connection : uint8_t { kAny, kWarmsUp, kPrefersWarm };
+  Connection connection = Connection::kAny;
   std::shared_ptr<const TlsSettings> tls;
   std::chrono::milliseconds connect_timeout{0};  // 0: the engine's
 };

@@ -62,9 +62,17 @@ void BlockFetcher::Close() {
   gate_.Close();
 }
 
-uint64_t BlockFetcher::arrived_bytes() const {
+uint64_t BlockFetcher::ArrivedBytes(uint64_t begin, uint64_t end) const {
+  uint64_t total = 0;
   MutexLock lock(mu_);
-  return arrived_bytes_;
+  for (uint64_t at = begin; at < end;) {
+    const uint64_t block = at / kBlockBytes;
+    const uint64_t until = std::min(end, (block + 1) * kBlockBytes);
+    const State state = blocks_[block].state;
+    if (state == State::kHere || state == State::kSpilled || state == State::kDone) total += until - at;
+    at = until;
+  }
+  return total;
 }
 
 Status BlockFetcher::last_error() const {
@@ -161,7 +169,6 @@ bool BlockFetcher::OnData(uint64_t block, uint64_t from, std::span<const uint8_t
 void BlockFetcher::Lose(uint64_t block) {
   blocks_[block].state = State::kAbsent;
   blocks_[block].got = 0;
-  arrived_bytes_ -= SizeOf(block);
 }
 
 void BlockFetcher::OnDone(uint64_t block, Status status) {
@@ -180,7 +187,6 @@ void BlockFetcher::OnDone(uint64_t block, Status status) {
     if (here) {
       done.state = State::kHere;
       done.tries = 0;
-      arrived_bytes_ += SizeOf(block);
       moved_.NotifyAll();
     } else {
       pause = PauseAfter(pauses_, done.tries++, status);

@@ -48,8 +48,8 @@ class BlockFetcher : public std::enable_shared_from_this<BlockFetcher> {
 
   uint64_t count() const { return blocks_.size(); }
   uint64_t SizeOf(uint64_t block) const { return std::min(kBlockBytes, blob_.size - block * kBlockBytes); }
-  // Bytes of blocks that came.
-  uint64_t arrived_bytes() const;
+  // Bytes of [begin, end) of the blob in blocks that came.
+  uint64_t ArrivedBytes(uint64_t begin, uint64_t end) const;
 
   // The next block in order; null: it did not come within `most`. One thread. Unavailable: the disk lost it, it is fetched again.
   Result<Bytes> Take(std::chrono::milliseconds most);
@@ -111,7 +111,6 @@ class BlockFetcher : public std::enable_shared_from_this<BlockFetcher> {
   unsigned demand_active_ HR_GUARDED_BY(mu_) = 0;
   unsigned order_active_ HR_GUARDED_BY(mu_) = 0;
   uint64_t taken_ HR_GUARDED_BY(mu_) = 0;             // Done so far: the place of the one who takes in order
-  uint64_t arrived_bytes_ HR_GUARDED_BY(mu_) = 0;
   Status last_error_ HR_GUARDED_BY(mu_);
   std::set<uint64_t> mirrors_ HR_GUARDED_BY(mu_);
   std::shared_ptr<cache::StagedFile> spill_ HR_GUARDED_BY(mu_);

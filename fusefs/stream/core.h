@@ -73,6 +73,7 @@ class Core : public std::enable_shared_from_this<Core> {
   void Close();
 
   const StreamerOptions options;
+  std::atomic<uint64_t> fill_rate{options.fill_rate};  // may change
   registry::RangeSource& source;
   Metrics& metrics;
   Gate gate;

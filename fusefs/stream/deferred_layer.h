@@ -85,7 +85,7 @@ class DeferredLayer : public LayerOpener, public std::enable_shared_from_this<De
 
   // LayerOpener
   Result<std::shared_ptr<FileContent>> Open(uint32_t entry_index) override;
-  uint64_t ResidentBytes() const override;
+  std::vector<FileState> FileStates() const override;
 
  private:
   class File;
@@ -119,6 +119,8 @@ class DeferredLayer : public LayerOpener, public std::enable_shared_from_this<De
   bool ReadStaged(uint32_t entry, uint64_t file_offset, std::span<uint8_t> out);
   // The file as the streamer knows it, once the hashing has passed it; null before.
   std::shared_ptr<FileContent> Learned(uint32_t entry);
+  // Bytes of the file that are here, verified or not.
+  uint64_t Resident(uint32_t entry) const;
   // The block has come, or has been hashed.
   void Wake(uint64_t block);
   void ArmDeadline(TimePoint when);

@@ -270,14 +270,14 @@ Planner::Step Planner::PlanNeighbours(uint64_t room) {
 // Tokens are bytes that may be asked for: a tenth of a second's worth at most is saved up, so that the rate holds for every second; a range may
 // overdraw them.
 void Planner::CountFillTokens(TimePoint now) {
-  const double rate = static_cast<double>(core_->options.fill_rate);
+  const double rate = static_cast<double>(core_->fill_rate.load(std::memory_order_relaxed));
   const double passed = std::chrono::duration<double>(now - fill_time_).count();
   fill_tokens_ = std::min(fill_tokens_ + passed * rate, rate / 10);
   fill_time_ = now;
 }
 
 Planner::Step Planner::PlanFill(uint64_t room, TimePoint now) {
-  if (core_->options.fill_rate == 0 || !fill_from_) return Step::kNothing;
+  if (core_->fill_rate.load(std::memory_order_relaxed) == 0 || !fill_from_) return Step::kNothing;
   CountFillTokens(now);
   return PlanSuccession(fill_, room, RangeKind::kFill, [this] { return files_.TakeFill(*fill_from_); });
 }

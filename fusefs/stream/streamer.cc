@@ -45,6 +45,10 @@ class StreamerImpl : public Streamer {
     planner_->files().Remove(image, layer);
     planner_->Drop(layer);
   }
+  void SetFillRate(uint64_t bytes_per_second) override {
+    core_->fill_rate.store(bytes_per_second, std::memory_order_relaxed);
+    planner_->Poke();
+  }
   uint64_t ResidentBytes(const LayerSource& layer) override;
   std::vector<FileState> FileStates(const LayerSource& layer) override;
 
@@ -147,6 +151,7 @@ Result<std::shared_ptr<Content>> StreamerImpl::OpenContent(std::shared_ptr<const
 }
 
 std::vector<FileState> StreamerImpl::FileStates(const LayerSource& layer) {
+  if (layer.opener != nullptr) return layer.opener->FileStates();
   std::vector<FileState> states;
   for (uint32_t i = 0; i < layer.index->entries.size(); ++i) {
     const format::Entry& entry = layer.index->entries[i];
@@ -154,7 +159,7 @@ std::vector<FileState> StreamerImpl::FileStates(const LayerSource& layer) {
     FileState state;
     state.entry = i;
     Result<cache::ContentSpec> spec = ContentId(*layer.index, entry);
-    if (layer.opener != nullptr || !spec.ok()) {  // not known by its chunks yet
+    if (!spec.ok()) {
       states.push_back(std::move(state));
       continue;
     }
@@ -169,7 +174,6 @@ std::vector<FileState> StreamerImpl::FileStates(const LayerSource& layer) {
 }
 
 uint64_t StreamerImpl::ResidentBytes(const LayerSource& layer) {
-  if (layer.opener != nullptr) return layer.opener->ResidentBytes();
   uint64_t total = 0;
   for (const FileState& state : FileStates(layer)) total += state.resident;
   return total;

@@ -59,22 +59,6 @@ class FileContent {
   virtual void FetchAll() = 0;
 };
 
-// Opens the files of a layer whose chunks have no digests yet (deferred_layer.h). Thread-safe.
-class LayerOpener {
- public:
-  virtual ~LayerOpener() = default;
-  virtual Result<std::shared_ptr<FileContent>> Open(uint32_t entry_index) = 0;
-  // Bytes of the layer's blob that are here.
-  virtual uint64_t ResidentBytes() const = 0;
-};
-
-// A layer whose bytes can be fetched. Immutable.
-struct LayerSource {
-  registry::BlobRef blob;
-  std::shared_ptr<const format::LayerIndex> index;
-  std::shared_ptr<LayerOpener> opener;  // null: its files are opened by the digests of their chunks
-};
-
 // How a file of a layer stands (control.proto, FileStatus).
 struct FileState {
   uint32_t entry = 0;
@@ -89,6 +73,22 @@ struct FileState {
   uint64_t errors = 0;
   std::string_view cause;  // "fetching", "queued", "verifying", "retrying" or ""
   std::string last_error;
+};
+
+// Opens the files of a layer whose chunks have no digests yet (deferred_layer.h). Thread-safe.
+class LayerOpener {
+ public:
+  virtual ~LayerOpener() = default;
+  virtual Result<std::shared_ptr<FileContent>> Open(uint32_t entry_index) = 0;
+  // Streamer::FileStates of its layer.
+  virtual std::vector<FileState> FileStates() const = 0;
+};
+
+// A layer whose bytes can be fetched. Immutable.
+struct LayerSource {
+  registry::BlobRef blob;
+  std::shared_ptr<const format::LayerIndex> index;
+  std::shared_ptr<LayerOpener> opener;  // null: its files are opened by the digests of their chunks
 };
 
 struct StreamerOptions {
@@ -117,6 +117,8 @@ class Streamer {
   // next. Counted. `fill`: may be fetched in the background. CPU only (sorts names).
   virtual void AddToImage(const std::string& image, const std::shared_ptr<const LayerSource>& layer, bool fill) = 0;
   virtual void RemoveFromImage(const std::string& image, const std::shared_ptr<const LayerSource>& layer) = 0;
+  // StreamerOptions::fill_rate from now on.
+  virtual void SetFillRate(uint64_t bytes_per_second) { static_cast<void>(bytes_per_second); }
   // Decoded bytes of the layer's files that are present in the cache (for status; reads presence maps from disk: not on a FUSE thread).
   virtual uint64_t ResidentBytes(const LayerSource& layer) = 0;
   // Every regular file of the layer that has bytes; as slow.

@@ -97,8 +97,7 @@ class EvictionTest : public ::testing::Test {
     }
     return bytes;
   }
-  // While contents are opened and evicted at once the count may come out a chunk too high: one run of twelve under tsan on a loaded machine, for a reason not found yet. The store believes the sum of
-  // its files again when it is 64 MiB off.
+  // Was a chunk too high in one run of twelve: a damaged file's late write, counted by its object and by the next one of the same inode (Damage now holds the lock of who opens).
   uint64_t CountIsOffBy() const {
     return static_cast<uint64_t>(std::abs(static_cast<int64_t>(store_->Usage().used) - static_cast<int64_t>(DiskUse())));
   }
@@ -201,7 +200,7 @@ class RandomReadsTest : public EvictionTest {
     EXPECT_LE(most, kBudget + kChunk);
     EXPECT_GT(most, kBudget / 2) << "the budget is not used";
     EXPECT_GT(Metrics::Get(metrics_.cache_evicted_contents), 100);
-    EXPECT_TRUE(WaitUntil([&] { return CountIsOffBy() <= 4 * kChunk; })) << "the count is wrong: " << store_->Usage().used << " of " << DiskUse();
+    EXPECT_TRUE(WaitUntil([&] { return CountIsOffBy() == 0; })) << "the count is wrong: " << store_->Usage().used << " of " << DiskUse();
     for (const unsigned number : {3u, 50u}) EXPECT_TRUE(Open(number)->sealed()) << "a pinned content was lost: " << number;
   }
 
@@ -478,7 +477,7 @@ TEST_F(EvictionTest, OpeningAndEvictingAtOnce) {
   stop = true;
   pruner.join();
   EXPECT_GT(Metrics::Get(metrics_.cache_evicted_contents), 10);
-  EXPECT_TRUE(WaitUntil([&] { return CountIsOffBy() <= 4 * kChunk; })) << "counted " << store_->Usage().used << ", on the disk " << DiskUse();
+  EXPECT_TRUE(WaitUntil([&] { return CountIsOffBy() == 0; })) << "counted " << store_->Usage().used << ", on the disk " << DiskUse();
 }
 
 // Others fill the file system: writing ends at the floor, and eviction makes room above it.

@@ -77,6 +77,7 @@ TEST(ConfigTest, ChangedSettingsAndWhichOfThemAreReloaded) {
   EXPECT_EQ(ChangedSettings(before, after), (std::vector<std::string>{"registry.plain_http", "cache.budget"}));
   EXPECT_TRUE(IsReloadable("cache.budget"));
   EXPECT_TRUE(IsReloadable("fused.log_level"));
+  EXPECT_TRUE(IsReloadable("stream.fill_rate"));
   EXPECT_FALSE(IsReloadable("registry.plain_http"));
 }
 

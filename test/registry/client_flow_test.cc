@@ -135,6 +135,29 @@ TEST_F(ClientFlowTest, ConnectionsAreBoundedAndReused) {
   EXPECT_LE(registry_.counts().connections, 4u);
 }
 
+// Goal: a read that comes while connections are being opened uses one of them instead of opening another; but it does not wait for long.
+TEST_F(ClientFlowTest, ReadsWaitForConnectionsThatAreBeingOpened) {
+  registry_.AddFault({.kind = Kind::kHold, .method = "GET", .times = 2});
+  client_->Warm({Ref().ToString(), digest_}, 2);
+  ASSERT_TRUE(registry_.WaitForHeld(2));
+  auto first = StartFetch(0, 100), second = StartFetch(100, 100);
+  std::this_thread::sleep_for(milliseconds(20));
+  EXPECT_EQ(registry_.counts().blob_gets, 2u) << "did not wait";
+  registry_.Release();
+  EXPECT_OK(first->Wait());
+  EXPECT_OK(second->Wait());
+  EXPECT_EQ(registry_.counts().connections, 2u);
+}
+
+TEST_F(ClientFlowTest, ReadsDoNotWaitForALazyRegistry) {
+  registry_.AddFault({.kind = Kind::kHold, .method = "GET", .times = 1});
+  client_->Warm({Ref().ToString(), digest_}, 1);
+  ASSERT_TRUE(registry_.WaitForHeld(1));
+  EXPECT_OK(StartFetch(0, 100)->Wait());
+  EXPECT_EQ(registry_.counts().connections, 2u);
+  registry_.Release();
+}
+
 TEST_F(ClientFlowTest, ASinkStopsItsFetch) {
   auto sink = std::make_shared<CollectingSink>(1);
   client_->Fetch({Ref().ToString(), digest_}, 0, content_.size(), sink);

@@ -140,6 +140,22 @@ TEST_F(PlannerTest, TheRestOfTheImageIsFilledIfItMayBe) {
   EXPECT_GT(Metrics::Get(metrics_.ranges_fill), 0);
 }
 
+TEST_F(PlannerTest, FillBeginsWhenItsRateIsSet) {
+  Start();
+  source_.ServeEverything();
+  MakeShards(1, 4);
+  FakeLayer other;
+  other.AddRandomFile("extra/data", 5, kChunk, 77);
+  const auto in_image = Publish(other);
+  Attach();
+  streamer_->AddToImage("image", in_image, true);
+  ExpectBytes(Pending(*Open(sources_[0], 0), 0, 8).Wait(), layers_[0].file(0), 0, 8);
+  ASSERT_TRUE(AllHere(0));
+  EXPECT_EQ(Metrics::Get(metrics_.ranges_fill), 0);
+  streamer_->SetFillRate(uint64_t{1} << 30);
+  EXPECT_TRUE(Eventually([&] { return streamer_->ResidentBytes(*in_image) == 5 * kChunk; }));
+}
+
 TEST_F(PlannerTest, FillKeepsToItsRate) {
   options_.fill_rate = 100'000;
   Start();
