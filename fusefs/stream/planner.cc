@@ -19,6 +19,8 @@ constexpr std::chrono::seconds kTrimAfter{2};
 // Files of an image that were touched and are not all here: each keeps descriptors of its cache file open.
 constexpr size_t kTouchedMax = 1024;
 constexpr size_t kOpenedSmallMax = 1024;
+// The kernel reads ahead in several requests, and its workers take them in any order: when a file is touched first, those get the connections that are there before anything is planned.
+constexpr std::chrono::milliseconds kFirstReads{2};
 
 }  // namespace
 
@@ -106,8 +108,12 @@ void Planner::Run() {
     }
     if (!poked && core_->scheduler->active() == 0) core_->buffers->Trim(kIdleBufferBytes);
     poked_.store(false, std::memory_order_release);
-    TakeInbox();
-    Tune(std::chrono::steady_clock::now());
+    const bool first_touch = TakeInbox();
+    const TimePoint now = std::chrono::steady_clock::now();
+    if (first_touch && !holding_) hold_until_ = now + kFirstReads;
+    holding_ = (holding_ || first_touch) && now < hold_until_;
+    if (holding_) continue;
+    Tune(now);
     cache_full_ = false;
     PlanAll();
   }
@@ -118,6 +124,7 @@ TimePoint Planner::NextWake(TimePoint now) {
   if (core_->scheduler->active() > 0) wake = std::min(wake, now + WindowTuner::kTick);
   if (fill_) wake = std::min(wake, now + kFillTick);
   if (cache_full_) wake = std::min(wake, now + kFullTick);
+  if (holding_) wake = std::min(wake, hold_until_);
   MutexLock lock(mu_);
   if (rest_until_ > now) wake = std::min(wake, rest_until_);
   return wake;
@@ -134,7 +141,8 @@ void Planner::DropLayer(const LayerSource& layer) {
   if (fill_from_ && is_of(*fill_from_)) fill_from_.reset();
 }
 
-void Planner::TakeInbox() {
+bool Planner::TakeInbox() {
+  bool first_touch = false;
   std::vector<std::shared_ptr<Content>> wanted;
   std::vector<std::shared_ptr<const LayerSource>> dropped;
   std::vector<FilePlace> opened_small;
@@ -157,7 +165,9 @@ void Planner::TakeInbox() {
     // In natural order: of files that are only touched the first goes first.
     const auto before = [](const Known& a, const Known& b) { return NaturalLess(a.place.meta().name, b.place.meta().name); };
     touched_.insert(std::upper_bound(touched_.begin(), touched_.end(), file, before), std::move(file));
+    first_touch = true;
   }
+  return first_touch;
 }
 
 void Planner::Tune(TimePoint now) {

@@ -62,7 +62,8 @@ class Planner : public std::enable_shared_from_this<Planner> {
 
   void Run();
   TimePoint NextWake(TimePoint now);
-  void TakeInbox();
+  // True: a file was touched first.
+  bool TakeInbox();
   void DropLayer(const LayerSource& layer);
   void Tune(TimePoint now);
   void PlanAll();
@@ -104,6 +105,8 @@ class Planner : public std::enable_shared_from_this<Planner> {
   WindowTuner tuner_;
   bool window_was_limit_ = false;
   bool cache_full_ = false;
+  bool holding_ = false;           // nothing is planned before hold_until_
+  TimePoint hold_until_{};
   double fill_tokens_ = 0;         // bytes that the fill may ask for now
   TimePoint fill_time_{};          // when they were counted
   std::thread thread_;

@@ -69,6 +69,39 @@ TEST_F(PlannerTest, OnlyWhatIsReadWithoutReadAhead) {
   EXPECT_EQ(source_.requests(), 1u);
 }
 
+// The kernel reads ahead in several requests, in any order: all of them are asked for before anything is planned, or the head of the file would wait for a connection.
+TEST_F(PlannerTest, TheFirstReadsOfAFileComeBeforeThePlan) {
+  Start();
+  Mutex mu;
+  std::vector<uint64_t> offsets;
+  source_.SetScript([&](const std::shared_ptr<FakeRequest>& request, uint64_t) {
+    {
+      MutexLock lock(mu);
+      offsets.push_back(request->offset);
+    }
+    request->Serve();
+  });
+  MakeShards(20, 30);
+  unsigned in_order = 0;
+  for (unsigned i = 0; i < 20; ++i) {
+    auto content = Open(sources_[i], 0);
+    {
+      MutexLock lock(mu);
+      offsets.clear();
+    }
+    Pending second(*content, 6 * kChunk, 8);
+    std::this_thread::sleep_for(std::chrono::microseconds(500));  // time enough for the planner
+    Pending first(*content, 0, 8);
+    ASSERT_OK(second.Wait().status);
+    ASSERT_OK(first.Wait().status);
+    ASSERT_TRUE(AllHere(i));
+    MutexLock lock(mu);
+    const auto& chunks = sources_[i]->index->chunks;
+    in_order += offsets.size() > 2 && offsets[0] == chunks[6].blob_offset && offsets[1] == chunks[0].blob_offset;
+  }
+  EXPECT_GE(in_order, 10u);  // this thread may be kept from the processor for longer than the planner waits
+}
+
 // A reader that misses is served before what is planned, and joins what is under way instead of fetching it again.
 TEST_F(PlannerTest, TheWindowIsKeptAndAMissGoesFirst) {
   Start();
