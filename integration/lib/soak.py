@@ -350,7 +350,7 @@ class Soak:
         for pod in self.containerd.cri("pods"):
             self.containerd.cri("remove-pod", pod["id"])
         self.drop_leases()
-        self.until("snapshots", lambda: not self.snapshots(), self.snapshots)
+        self.until("snapshots", lambda: not self.snapshots(), lambda: [self.snapshots(), self.containerd.ctr("-n", "k8s.io", "containers", "ls")])
         gauges = ("open_files", "mounts", "layers", "reads_waiting", "ranges_active", "ranges_queued", "inflight_bytes", "pool_queue")
         # Layers that were attached for a pull which was interrupted are kept for ten minutes.
         self.until("gauges", lambda: not self.gauges(gauges), lambda: self.gauges(gauges), timeout=660)
@@ -377,7 +377,8 @@ class Soak:
     def drop_leases(self):
         """A pull that containerd was killed in leaves a lease that holds its snapshots for a day; containerd has nobody who ends it sooner."""
         for line in self.containerd.ctr("-n", "k8s.io", "leases", "ls").splitlines()[1:]:
-            self.containerd.ctr("-n", "k8s.io", "leases", "rm", line.split()[0])
+            # --sync: garbage is collected right after it. Otherwise that happens some day: when a hundred other things have changed.
+            self.containerd.ctr("-n", "k8s.io", "leases", "rm", "--sync", line.split()[0])
             self.count("leases of interrupted pulls")
         say(f"  leases of interrupted pulls: {self.counts['leases of interrupted pulls']}")
 

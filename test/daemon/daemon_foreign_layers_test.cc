@@ -360,6 +360,41 @@ TEST_F(DaemonDeferredTest, ShownAtOnceVerifiedLater) {
   EXPECT_EQ(Slurp(Path("1/end")), "end");
 }
 
+// Goal: status says what came and who waits while a layer is being verified, as of any other; what cannot be pinned yet is refused, and can be in the end.
+TEST_F(DaemonDeferredTest, StatusAndPinWhileItComes) {
+  HoldContents();
+  ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
+  auto reading = std::async(std::launch::async, [&] { return Slurp(Path("1/d/second")) == second; });
+  const auto file = [&](const std::string& name) {
+    grpc::ClientContext context;
+    control::StatusRequest request;
+    request.set_files(control::StatusRequest::FILES_ALL);
+    control::StatusResponse status;
+    EXPECT_TRUE(Client()->Status(&context, request, &status).ok());
+    for (const control::FileStatus& one : status.layers(0).file()) {
+      if (one.name() == name) return one;
+    }
+    return control::FileStatus();
+  };
+  const auto pin = [&] {
+    grpc::ClientContext context;
+    control::PinRequest request;
+    request.set_what("1");
+    control::PinResponse response;
+    return Client()->Pin(&context, request, &response).error_code();
+  };
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  while (file("d/second").waiting() == 0) ASSERT_LT(std::chrono::steady_clock::now(), deadline);
+  EXPECT_EQ(file("d/second").cause(), "fetching");
+  EXPECT_LT(file("d/second").resident(), file("d/second").size());
+  EXPECT_EQ(pin(), grpc::StatusCode::FAILED_PRECONDITION);
+  registry.Release();
+  EXPECT_TRUE(reading.get());
+  EXPECT_TRUE(BecomesFormat("learned"));
+  for (const char* name : {"d/first", "d/second", "end"}) EXPECT_EQ(file(name).resident(), file(name).size()) << name;
+  EXPECT_EQ(pin(), grpc::StatusCode::OK);
+}
+
 // Goal: a daemon that stops before the end begins anew, with the same nodes.
 TEST_F(DaemonDeferredTest, RestartBeforeTheEnd) {
   HoldContents();
