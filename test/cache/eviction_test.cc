@@ -100,7 +100,7 @@ class EvictionTest : public ::testing::Test {
     }
     return bytes;
   }
-  // A chunk or two too high in about one run of three under tsan (once 128 KiB), for a reason not found yet; files are never counted too low. The store believes the sum of its files again when
+  // A chunk or two too high in about one run of three under tsan (once 128 KiB), for a reason not found yet. The store believes the sum of its files again when
   // it is 64 MiB off.
   uint64_t CountIsOffBy() const {
     return static_cast<uint64_t>(std::abs(static_cast<int64_t>(store_->Usage().used) - static_cast<int64_t>(DiskUse())));
