@@ -60,7 +60,7 @@ Result<LayerSelection> LayerManager::Select(const std::string& what) const {
     found.layers.push_back(value.first->source);
     const auto contents = ContentsOf(*value.first);
     found.contents.insert(found.contents.end(), contents->begin(), contents->end());
-    found.unverified = found.unverified || value.first->deferred.load() == Deferred::kUnknown;
+    found.unverified |= value.first->deferred.load() == Deferred::kUnknown;
   }
   found.name = ValidMountId(what) ? by_key.begin()->second.first->record.ask.image_ref : what;
   return found;

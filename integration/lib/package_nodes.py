@@ -30,12 +30,17 @@ def _read_once(containerd, name, sums, image=MODEL):
     pod.remove()
 
 
+def _node(box):
+    node = Node(box, SUITE)
+    containerd_of(node, SUITE)
+    return node
+
+
 def node_install(box):
     """On a node with a pod of another snapshotter: installed, installed again, used, upgraded under a reader."""
     _, sums, cold_sums = prepare_images(box)
     _, tarballs = _packages()
-    node = Node(box, SUITE)
-    containerd_of(node, SUITE)
+    node = _node(box)
     node.command("start", CONTAINERD)
     containerd = node.containerd
     containerd.cri("pull", PAUSE)
@@ -81,8 +86,7 @@ def bake_node(box):
     """Baked with the registry there; then it is gone, and everything is started anew."""
     registry, sums, cold_sums = prepare_images(box)
     debs, _ = _packages()
-    node = Node(box, SUITE)
-    containerd_of(node, SUITE)
+    node = _node(box)
     _put(node, "/tmp", ROOT / "systemd/images/bake-node", debs[0])
     said = node.run("/tmp/bake-node", "--package", f"/tmp/{debs[0].name}", PAUSE, READER, MODEL, COLD, timeout=600)
     check("bake-node: baked:" in said, said)

@@ -9,21 +9,12 @@
 #include "fusefs/base/file.h"
 #include "fusefs/daemon/layer_store.h"
 #include "test/daemon/daemon_fixture.h"
+#include "test/support/noise.h"
 
 namespace headrace::test {
 namespace {
 
 using DaemonControlTest = DaemonFixture;
-
-std::string Bytes(size_t size, unsigned seed) {
-  std::string bytes(size, '\0');
-  uint64_t x = seed * 0x9E3779B97F4A7C15ull + 1;
-  for (char& c : bytes) {
-    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-    c = static_cast<char>(x);
-  }
-  return bytes;
-}
 
 uint64_t Inode(const std::string& path) {
   struct stat st;
@@ -53,7 +44,7 @@ TEST_F(DaemonControlTest, MountIsIdempotent) {
 
 // Goal: what the image-service proxy tells opens layers, from the next attempt on; a restart forgets it and says so by another instance.
 TEST_F(DaemonControlTest, SetCredentials) {
-  auto layer = Publish(registry, repository, {File("f", Bytes(300'000, 1))});
+  auto layer = Publish(registry, repository, {File("f", Noise(300'000, 1))});
   registry.RequireBasic("user", "hunter2");
   auto tell = [&](const std::vector<std::string>& passwords, int* rejected) {
     control::SetCredentialsRequest request;
@@ -85,7 +76,7 @@ TEST_F(DaemonControlTest, SetCredentials) {
   const uint64_t refused = registry.counts().unauthorized;
   while (registry.counts().unauthorized == refused && std::chrono::steady_clock::now() < give_up) std::this_thread::yield();
   tell({"hunter2-new"}, &rejected);
-  EXPECT_EQ(read.get(), Bytes(300'000, 1));
+  EXPECT_EQ(read.get(), Noise(300'000, 1));
   Restart();
   EXPECT_NE(tell({}, &rejected), instance);
 }
@@ -198,7 +189,7 @@ TEST_F(DaemonControlTest, DamagedTocIsRefused) {
 
 // Goal: a restart shows everything again from disk alone: same inodes, same bytes, nothing fetched twice, complete files passed through.
 TEST_F(DaemonControlTest, RestartNeedsNoRegistry) {
-  const std::string large = Bytes(5 << 20, 1);
+  const std::string large = Noise(5 << 20, 1);
   MountChain({{File("small", "s"), File("large", large)}, {Dir("d"), File("d/b", "2"), Hardlink("d/c", "d/b")}});
   EXPECT_EQ(Slurp(Path("2/large")), large);
   EXPECT_EQ(Slurp(Path("2/d/b")), "2");

@@ -12,6 +12,7 @@
 #include "fusefs/base/file.h"
 #include "test/daemon/daemon_fixture.h"
 #include "test/support/compress.h"
+#include "test/support/noise.h"
 #include "test/support/overlay_dirs.h"
 
 namespace headrace::test {
@@ -19,13 +20,9 @@ namespace {
 
 using Json = nlohmann::json;
 
-std::string Noise(size_t size, unsigned seed) {
-  std::string bytes(size, '\0');
-  uint64_t x = seed * 0x9E3779B97F4A7C15ull + 1;
-  for (char& c : bytes) {
-    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-    c = static_cast<char>(x & 0x3f);  // compressible
-  }
+std::string Compressible(size_t size, unsigned seed) {
+  std::string bytes = Noise(size, seed);
+  for (char& c : bytes) c = static_cast<char>(c & 0x3f);
   return bytes;
 }
 
@@ -124,18 +121,18 @@ TEST_F(DaemonForeignLayersTest, RandomTreesLikeOverlayfs) {
 
 // Goal: a blob is read once: wire bytes are the blob's, reads afterwards are local; the next image with the layer needs its manifest only.
 TEST_F(DaemonForeignLayersTest, LearnedOnce) {
-  ForeignLayer layer = Layer({Dir("d"), File("d/f", Noise(5 << 20, 1)), File("g", "small")}, InGzip);
+  ForeignLayer layer = Layer({Dir("d"), File("d/f", Compressible(5 << 20, 1)), File("g", "small")}, InGzip);
   const std::string manifest = Image({layer});
   const uint64_t before = registry.counts().blob_bytes;
   ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
-  EXPECT_EQ(Slurp(Path("1/d/f")), Noise(5 << 20, 1));
+  EXPECT_EQ(Slurp(Path("1/d/f")), Compressible(5 << 20, 1));
   EXPECT_LE(registry.counts().blob_bytes - before, layer.blob.size() + 2000);
   ASSERT_OK(Unmount("1"));
   registry.RemoveBlob(repository, layer.digest);
   ForeignLayer other = Layer({File("h", "x")});
   const std::string second = Image({other, layer});
   EXPECT_EQ(MountImage({other, layer}, second, 5), Path("6"));
-  EXPECT_EQ(Slurp(Path("6/d/f")), Noise(5 << 20, 1));
+  EXPECT_EQ(Slurp(Path("6/d/f")), Compressible(5 << 20, 1));
 }
 
 std::string InManyFrames(const std::string& data) {
@@ -150,7 +147,7 @@ TEST_F(DaemonForeignLayersTest, LostChunksComeBackFrameByFrame) {
   options.config.small_file = 0;
   options.config.read_ahead = 128 << 10;  // the kernel's: what it reads on would count as reading forward
   Restart();
-  const std::string big = Noise(64 << 20, 3);
+  const std::string big = Compressible(64 << 20, 3);
   ForeignLayer layer = Layer({File("big", big)}, InManyFrames);
   ASSERT_OK(Mount(Ask("1", "", layer, Image({layer}))));
   EXPECT_TRUE(Slurp(Path("1/big")) == big);
@@ -178,7 +175,7 @@ TEST_F(DaemonForeignLayersTest, ZstdChunked) {
     return OkStatus();
   });
   ASSERT_OK(writer);
-  auto tar = ToTar({File("big", Noise(8 << 20, 2)), File("small", "s")});
+  auto tar = ToTar({File("big", Compressible(8 << 20, 2)), File("small", "s")});
   ASSERT_OK((*writer)->Write({reinterpret_cast<const uint8_t*>(tar->data()), tar->size()}));
   auto summary = (*writer)->Finish();
   ASSERT_OK(summary);
@@ -193,7 +190,7 @@ TEST_F(DaemonForeignLayersTest, ZstdChunked) {
   EXPECT_EQ(FormatOf(layer), "zstd:chunked");
   EXPECT_LT(registry.counts().blob_bytes, blob.size() / 4);
   EXPECT_EQ(Slurp(Path("1/small")), "s");
-  EXPECT_EQ(Slurp(Path("1/big")), Noise(8 << 20, 2));
+  EXPECT_EQ(Slurp(Path("1/big")), Compressible(8 << 20, 2));
 }
 
 // Goal: a table of contents that is not what the manifest says, or makes no sense, costs laziness and nothing else.
@@ -211,23 +208,23 @@ TEST_F(DaemonForeignLayersTest, BrokenTableIsLearned) {
 
 // Goal: nothing of a layer whose bytes are not those of its digest, or whose tar is not that of its DiffID, is ever shown or kept.
 TEST_F(DaemonForeignLayersTest, WrongBytesAreNotServed) {
-  ForeignLayer layer = Layer({File("f", Noise(100'000, 3))});
+  ForeignLayer layer = Layer({File("f", Compressible(100'000, 3))});
   ForeignLayer fake = layer;
   fake.diff_id = Digest::Of("another tar");
   EXPECT_CODE(Mount(Ask("1", "", fake, Image({fake}))), StatusCode::kDataLoss);
-  ForeignLayer flipped = Layer({File("f", Noise(100'000, 4))});
+  ForeignLayer flipped = Layer({File("f", Compressible(100'000, 4))});
   registry.AddFault({.kind = Fault::Kind::kFlipBit, .path_contains = flipped.digest.Hex(), .times = -1, .blob_offset = 600});
   EXPECT_CODE(Mount(Ask("2", "", flipped, Image({flipped}))), StatusCode::kDataLoss);
   EXPECT_CODE(Check("1"), StatusCode::kNotFound);
   EXPECT_CODE(Check("2"), StatusCode::kNotFound);
   registry.ClearFaults();
   ASSERT_OK(Mount(Ask("2", "", flipped, Image({flipped}))));
-  EXPECT_EQ(Slurp(Path("2/f")), Noise(100'000, 4));
+  EXPECT_EQ(Slurp(Path("2/f")), Compressible(100'000, 4));
 }
 
 // Goal: while a layer is being read the answer is "pending" with how far it is; who asks again gets the mount.
 TEST_F(DaemonForeignLayersTest, PendingUntilRead) {
-  ForeignLayer layer = Layer({File("f", Noise(2 << 20, 5))});
+  ForeignLayer layer = Layer({File("f", Compressible(2 << 20, 5))});
   const std::string manifest = Image({layer});
   registry.AddFault({.kind = Fault::Kind::kHold, .path_contains = layer.digest.Hex(), .times = -1});
   grpc::ClientContext context;
@@ -240,12 +237,12 @@ TEST_F(DaemonForeignLayersTest, PendingUntilRead) {
   EXPECT_CODE(Check("1"), StatusCode::kNotFound);
   registry.Release();
   ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
-  EXPECT_EQ(Slurp(Path("1/f")), Noise(2 << 20, 5));
+  EXPECT_EQ(Slurp(Path("1/f")), Compressible(2 << 20, 5));
 }
 
 // Goal: a daemon that stops while a layer is being read stops, and begins anew afterwards.
 TEST_F(DaemonForeignLayersTest, StopWhileReading) {
-  ForeignLayer layer = Layer({File("f", Noise(2 << 20, 6))}, InZstd);
+  ForeignLayer layer = Layer({File("f", Compressible(2 << 20, 6))}, InZstd);
   const std::string manifest = Image({layer});
   registry.AddFault({.kind = Fault::Kind::kHold, .path_contains = layer.digest.Hex(), .times = -1});
   grpc::ClientContext context;
@@ -256,13 +253,13 @@ TEST_F(DaemonForeignLayersTest, StopWhileReading) {
   registry.ClearFaults();
   registry.Release();
   ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
-  EXPECT_EQ(Slurp(Path("1/f")), Noise(2 << 20, 6));
+  EXPECT_EQ(Slurp(Path("1/f")), Compressible(2 << 20, 6));
 }
 
 // Goal: what containerd will ask next is there before it asks: the second layer is attached although nobody asked for it.
 TEST_F(DaemonForeignLayersTest, NextLayersAhead) {
   std::vector<ForeignLayer> layers;
-  for (int i = 0; i < 3; ++i) layers.push_back(Layer({File("f" + std::to_string(i), Noise(3000, 7))}, InGzip));
+  for (int i = 0; i < 3; ++i) layers.push_back(Layer({File("f" + std::to_string(i), Compressible(3000, 7))}, InGzip));
   const std::string manifest = Image(layers);
   ASSERT_OK(Mount(Ask("1", "", layers[0], manifest)));
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
@@ -274,7 +271,7 @@ TEST_F(DaemonForeignLayersTest, NextLayersAhead) {
   registry.RefuseConnections();
   ASSERT_OK(Mount(Ask("2", "1", layers[1], manifest)));
   ASSERT_OK(Mount(Ask("3", "2", layers[2], manifest)));
-  EXPECT_EQ(Slurp(Path("3/f2")), Noise(3000, 7));
+  EXPECT_EQ(Slurp(Path("3/f2")), Compressible(3000, 7));
 }
 
 // Goal: what was attached ahead and nobody asked for is forgotten by itself; files and gauge included.
@@ -283,19 +280,19 @@ TEST_F(DaemonForeignLayersTest, AheadIsNotForEver) {
   options.keep_ahead = std::chrono::milliseconds(300);
   Start();
   std::vector<ForeignLayer> layers;
-  for (int i = 0; i < 3; ++i) layers.push_back(Layer({File("f" + std::to_string(i), Noise(3000, 8))}, InGzip));
+  for (int i = 0; i < 3; ++i) layers.push_back(Layer({File("f" + std::to_string(i), Compressible(3000, 8))}, InGzip));
   ASSERT_OK(Mount(Ask("1", "", layers[0], Image(layers))));
   const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(30);
   while (daemon->metrics().layers.load() != 1) {
     ASSERT_LT(std::chrono::steady_clock::now(), deadline);
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
   }
-  EXPECT_EQ(Slurp(Path("1/f0")), Noise(3000, 8));
+  EXPECT_EQ(Slurp(Path("1/f0")), Compressible(3000, 8));
 }
 
 // Goal: a mount that is taken away while its layer is still being attached does not come up afterwards, with nobody who knows of it.
 TEST_F(DaemonForeignLayersTest, TakenAwayWhileAttaching) {
-  ForeignLayer layer = Layer({File("f", Noise(2 << 20, 9))});
+  ForeignLayer layer = Layer({File("f", Compressible(2 << 20, 9))});
   const std::string manifest = Image({layer});
   registry.AddFault({.kind = Fault::Kind::kHold, .path_contains = "/manifests/", .times = 1});
   auto mounting = std::async(std::launch::async, [&] { return Mount(Ask("1", "", layer, manifest)); });
@@ -305,7 +302,7 @@ TEST_F(DaemonForeignLayersTest, TakenAwayWhileAttaching) {
   EXPECT_CODE(mounting.get(), StatusCode::kCancelled);
   EXPECT_CODE(Check("1"), StatusCode::kNotFound);
   ASSERT_OK(Mount(Ask("1", "", layer, manifest)));
-  EXPECT_EQ(Slurp(Path("1/f")), Noise(2 << 20, 9));
+  EXPECT_EQ(Slurp(Path("1/f")), Compressible(2 << 20, 9));
 }
 
 class DaemonDeferredTest : public DaemonForeignLayersTest {
@@ -329,8 +326,8 @@ class DaemonDeferredTest : public DaemonForeignLayersTest {
   // Everything beyond the first blocks of the blob comes only after Release; the headers do.
   void HoldContents() { registry.AddFault({.kind = Fault::Kind::kHold, .path_contains = layer.digest.Hex(), .times = -1, .skip = 3}); }
 
-  const std::string big = Noise(40 << 20, 21);
-  const std::string second = Noise(9 << 20, 22);
+  const std::string big = Compressible(40 << 20, 21);
+  const std::string second = Compressible(9 << 20, 22);
   ForeignLayer layer;
   std::string manifest;
 };

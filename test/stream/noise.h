@@ -1,4 +1,4 @@
-// Bytes that nothing compresses and that a test can make again: the same size and seed, the same bytes.
+// test/support/noise.h for the tests of stream/, whose fakes take vectors.
 #ifndef HEADRACE_TEST_STREAM_NOISE_H_
 #define HEADRACE_TEST_STREAM_NOISE_H_
 
@@ -6,17 +6,11 @@
 #include <string>
 #include <vector>
 
+#include "test/support/noise.h"
+
 namespace headrace::stream {
 
-inline std::string Noise(size_t size, unsigned seed) {
-  std::string bytes(size, '\0');
-  uint64_t x = seed * 0x9E3779B97F4A7C15ull + 1;
-  for (char& c : bytes) {
-    x ^= x << 13, x ^= x >> 7, x ^= x << 17;
-    c = static_cast<char>(x);
-  }
-  return bytes;
-}
+using test::Noise;
 
 inline std::vector<uint8_t> Bytes(const std::string& text) { return {text.begin(), text.end()}; }
 

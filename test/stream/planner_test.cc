@@ -26,11 +26,19 @@ class PlannerTest : public StreamTest {
   void Attach() {
     for (const auto& source : sources_) streamer_->AddToImage("image", source, true);
   }
+  // A file beside the shards, which nobody reads.
+  std::shared_ptr<const LayerSource> AddOther(const std::string& name, uint32_t chunks) {
+    others_.emplace_back().AddRandomFile(name, chunks, kChunk, 77);
+    auto source = Publish(others_.back());
+    streamer_->AddToImage("image", source, true);
+    return source;
+  }
   bool AllHere(unsigned shard) {
     return Eventually([&] { return streamer_->ResidentBytes(*sources_[shard]) == layers_[shard].file(0).size(); });
   }
 
   std::deque<FakeLayer> layers_;
+  std::deque<FakeLayer> others_;
   std::vector<std::shared_ptr<const LayerSource>> sources_;
 };
 
@@ -160,12 +168,11 @@ TEST_F(PlannerTest, TheRestOfTheImageIsFilledIfItMayBe) {
   Start();
   source_.ServeEverything();
   MakeShards(1, 4);
-  FakeLayer other, foreign;
-  other.AddRandomFile("extra/data", 5, kChunk, 77);
+  FakeLayer foreign;
   foreign.AddRandomFile("extra/data2", 5, kChunk, 78);
-  const auto in_image = Publish(other), elsewhere = Publish(foreign);
+  const auto elsewhere = Publish(foreign);
   Attach();
-  streamer_->AddToImage("image", in_image, true);
+  const auto in_image = AddOther("extra/data", 5);
   streamer_->AddToImage("another image", elsewhere, true);
   ExpectBytes(Pending(*Open(sources_[0], 0), 0, 8).Wait(), layers_[0].file(0), 0, 8);
   EXPECT_TRUE(Eventually([&] { return streamer_->ResidentBytes(*in_image) == 5 * kChunk; }));
@@ -177,11 +184,8 @@ TEST_F(PlannerTest, FillBeginsWhenItsRateIsSet) {
   Start();
   source_.ServeEverything();
   MakeShards(1, 4);
-  FakeLayer other;
-  other.AddRandomFile("extra/data", 5, kChunk, 77);
-  const auto in_image = Publish(other);
   Attach();
-  streamer_->AddToImage("image", in_image, true);
+  const auto in_image = AddOther("extra/data", 5);
   ExpectBytes(Pending(*Open(sources_[0], 0), 0, 8).Wait(), layers_[0].file(0), 0, 8);
   ASSERT_TRUE(AllHere(0));
   EXPECT_EQ(Metrics::Get(metrics_.ranges_fill), 0);
@@ -194,11 +198,8 @@ TEST_F(PlannerTest, FillKeepsToItsRate) {
   Start();
   source_.ServeEverything();
   MakeShards(1, 1);
-  FakeLayer other;
-  other.AddRandomFile("data", 1000, kChunk, 77);
-  const auto in_image = Publish(other);
   Attach();
-  streamer_->AddToImage("image", in_image, true);
+  const auto in_image = AddOther("data", 1000);
   const auto start = std::chrono::steady_clock::now();
   ExpectBytes(Pending(*Open(sources_[0], 0), 0, 8).Wait(), layers_[0].file(0), 0, 8);
   ASSERT_TRUE(Eventually([&] { return streamer_->ResidentBytes(*in_image) >= 8 * kChunk; }));
