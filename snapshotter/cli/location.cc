@@ -7,6 +7,7 @@ namespace headrace::cli {
 namespace {
 
 constexpr std::string_view kLayoutScheme = "oci:";
+constexpr std::string_view kDigestStart = "@sha256:";
 constexpr size_t kTagMax = 255;
 
 bool IsTag(std::string_view text) {
@@ -19,7 +20,7 @@ bool IsTag(std::string_view text) {
 Result<LayoutLocation> ParseLayout(std::string_view text) {
   const std::string whole(text);
   LayoutLocation out;
-  if (size_t at = text.rfind("@sha256:"); at != std::string_view::npos) {
+  if (size_t at = text.rfind(kDigestStart); at != std::string_view::npos) {
     HR_ASSIGN_OR_RETURN(out.digest, Digest::Parse(text.substr(at + 1)));
     text = text.substr(0, at);
   }
@@ -53,11 +54,15 @@ Result<Location> Location::Parse(std::string_view text) {
 std::string Location::ToString() const {
   if (const registry::Reference* ref = reference()) return ref->ToString();
   const LayoutLocation* l = layout();
-  // A colon of the path's own, where a tag's would be looked for.
-  const bool colon = l->path.find(':', l->path.rfind('/') + 1) != std::string::npos;
-  const std::string end = l->tag.empty() ? (colon ? "/" : "") : ":" + l->tag;
-  return std::string(kLayoutScheme) + l->path + end +
-         (l->digest ? "@" + l->digest->ToString() : "");
+  const std::string digest = l->digest ? "@" + l->digest->ToString() : "";
+  if (l->tag.empty()) {
+    // A colon of the path's own, where a tag's would be looked for.
+    const bool colon = l->path.find(':', l->path.rfind('/') + 1) != std::string::npos;
+    return std::string(kLayoutScheme) + l->path + (colon ? "/" : "") + digest;
+  }
+  // A path that ends like the start of a digest would make one of the tag.
+  const bool starts_one = l->path.ends_with(kDigestStart.substr(0, kDigestStart.size() - 1));
+  return std::string(kLayoutScheme) + l->path + (starts_one ? "/:" : ":") + l->tag + digest;
 }
 
 }  // namespace headrace::cli

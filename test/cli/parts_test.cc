@@ -32,6 +32,19 @@ TEST(LocationTest, Layouts) {
   }
 }
 
+// What is printed is read as the same place. A tag behind a path that ends in "@sha256" was read as a digest (found by the fuzzer).
+TEST(LocationTest, APathThatEndsLikeTheStartOfADigestKeepsItsTag) {
+  for (const char* text : {"oci:@sha256/:t", "oci:a/b@sha256/:12", "oci:@sha256/"}) {
+    Result<Location> l = Location::Parse(text);
+    ASSERT_OK(l);
+    Result<Location> again = Location::Parse(l->ToString());
+    ASSERT_OK(again);
+    EXPECT_EQ(again->layout()->path, l->layout()->path) << text;
+    EXPECT_EQ(again->layout()->tag, l->layout()->tag) << text;
+    EXPECT_FALSE(again->layout()->digest) << text;
+  }
+}
+
 TEST(LocationTest, References) {
   Result<Location> l = Location::Parse("127.0.0.1:5000/models/m:v1");
   ASSERT_OK(l);
