@@ -53,14 +53,13 @@ ContentFile::~ContentFile() {
   // Time of last use, for eviction: that of the map file.
   if (!map_.valid()) return;
   ::futimens(map_.get(), nullptr);
-  // Only the last one who has it open: another object of the same content counts what it writes itself, and would see its bytes counted twice.
-  if (LockFile(map_.get(), LOCK_EX | LOCK_NB).ok()) CountDisk();
+  CountDisk();
 }
 
 uint64_t ContentFile::Mark(uint32_t chunk) const { return MarkOf(mark_seed_, chunk); }
 
 // Opens or begins the pair of files. The map's flock keeps two processes from beginning it at once; it is local and short.
-Status ContentFile::Load(const std::optional<DataIdentity>& placed) {
+Status ContentFile::Load(const std::optional<DataIdentity>& placed, const std::shared_ptr<DiskCount>& disk) {
   for (int attempt = 0; attempt < 8; ++attempt) {
     HR_ASSIGN_OR_RETURN(map_, OpenFile(map_path_, O_RDWR | O_CREAT | O_NOFOLLOW));
     // Exclusive if nobody uses it: only then it may be begun anew.
@@ -70,12 +69,11 @@ Status ContentFile::Load(const std::optional<DataIdentity>& placed) {
     HR_RETURN_IF_ERROR(locked.Annotate(map_path_));
     if (!SameInode(map_.get(), map_path_)) continue;  // thrown away by somebody while we waited
     bool invalid = false;
-    struct stat st;
-    if (::fstat(map_.get(), &st) == 0) map_on_disk_ = DiskBytes(st);  // what is here was counted by who made it, or at the start
-    {
-      MutexLock lock(mu_);
-      data_on_disk_ = ::stat(data_path_.c_str(), &st) == 0 ? DiskBytes(st) : 0;
-    }
+    struct stat map, data;
+    if (::fstat(map_.get(), &map) != 0) return Status::FromErrno(errno, "fstat " + map_path_);
+    // What is here was counted by who made it, or at the start.
+    const bool same = disk && disk->map_inode == map.st_ino;
+    disk_ = same ? disk : std::make_shared<DiskCount>(shared_->space, map.st_ino, ::stat(data_path_.c_str(), &data) == 0 ? DiskBytes(data) : 0, DiskBytes(map));
     HR_RETURN_IF_ERROR(LoadExisting(placed, &invalid));
     if (invalid && !exclusive) return FailedPreconditionError(map_path_ + " is not usable and in use");
     if (invalid) {
@@ -244,9 +242,8 @@ Status ContentFile::EndChange() {
   {
     MutexLock lock(mu_);
     --changing_;
-    if (::fstat(data_.get(), &st) != 0) return Status::FromErrno(errno, "fstat " + data_path_);
+    if (const int error = disk_->Data(data_.get(), &st); error != 0) return Status::FromErrno(error, "fstat " + data_path_);
     ours_ = IdentityOf(st);
-    shared_->space.Add(DiskBytes(st) - std::exchange(data_on_disk_, DiskBytes(st)));
   }
   if (static_cast<uint64_t>(st.st_size) == spec_.size) return OkStatus();
   Damage("the data file changed its size");
@@ -363,14 +360,11 @@ Status ContentFile::OpenReadOnly() {
 Status ContentFile::HoldData() { return LockFile(read_only_.get(), LOCK_SH | LOCK_NB).Annotate(data_path_); }
 
 void ContentFile::CountDisk() {
-  struct stat data{}, map{};
   const int fd = data_.valid() ? data_.get() : read_only_.get();
-  if (fd < 0 || ::fstat(map_.get(), &map) != 0 || ::fstat(fd, &data) != 0) return;
-  // Unlinked files are no longer the cache's: their bytes go when the last who has them open lets go.
-  const int64_t data_now = data.st_nlink > 0 ? DiskBytes(data) : 0;
-  const int64_t map_now = map.st_nlink > 0 ? DiskBytes(map) : 0;
-  MutexLock lock(mu_);
-  shared_->space.Add(data_now - std::exchange(data_on_disk_, data_now) + map_now - std::exchange(map_on_disk_, map_now));
+  if (fd < 0 || !disk_) return;
+  struct stat st;
+  disk_->Data(fd, &st);
+  disk_->Map(map_.get(), &st);
 }
 
 bool ContentFile::Untouched() {

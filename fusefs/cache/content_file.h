@@ -49,6 +49,7 @@ enum class ChunkState : uint8_t {
   kPresent,     // verified since then
 };
 
+class DiskCount;     // store_shared.h
 struct StoreShared;  // what the files of one store have in common (content_store.cc)
 
 class ContentFile : public std::enable_shared_from_this<ContentFile> {
@@ -101,8 +102,8 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   friend class ContentStore;
   ContentFile(std::shared_ptr<StoreShared> shared, const ContentSpec& spec, std::string data_path, std::string map_path);
 
-  // `placed`: how this process left the data file when it wrote all of it.
-  Status Load(const std::optional<DataIdentity>& placed);
+  // `placed`: how this process left the data file when it wrote all of it. `disk`: that of the content's last object here, or null.
+  Status Load(const std::optional<DataIdentity>& placed, const std::shared_ptr<DiskCount>& disk);
   Status LoadExisting(const std::optional<DataIdentity>& placed, bool* invalid);
   Status Reinitialise();
   // For ContentStore: bytes of chunks that all are confirmed when all are written.
@@ -134,22 +135,21 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   const std::string map_path_;
   uint64_t mark_seed_ = 0;
   DataIdentity sealed_as_;  // set before sealed_ becomes true
+  UniqueFd map_;        // holds a shared flock(2) as long as this object lives; the last to be closed, so that who may lock it exclusively finds the others closed
   UniqueFd data_;       // read and write; invalid if it was sealed when it was opened
-  UniqueFd map_;        // holds a shared flock(2) as long as this object lives
   UniqueFd read_only_;  // set before sealed_ becomes true; holds a shared flock(2) as long as anybody has this description of the file, the kernel's passthrough included
   std::unique_ptr<std::atomic<ChunkState>[]> states_;  // null if it was sealed when it was opened: all present
   Mutex mu_;                                           // transitions of missing_, sealed_, damaged_; never held across I/O (fstat of an open local file is none)
   bool sealing_ HR_GUARDED_BY(mu_) = false;
   unsigned changing_ HR_GUARDED_BY(mu_) = 0;  // changes of ours under way; while there are any, the times say nothing
   DataIdentity ours_ HR_GUARDED_BY(mu_);      // the data file after the last change of ours
-  int64_t data_on_disk_ HR_GUARDED_BY(mu_) = 0;  // bytes of the disk that the data file took then; the space knows of them
-  int64_t map_on_disk_ = 0;                   // the same of the map; told when the file is opened and at the end
   std::vector<std::function<void()>> on_seal_end_ HR_GUARDED_BY(mu_);
   std::atomic<uint64_t> not_written_back_{0};          // bytes given to the page cache since writing to the disk was last begun
   std::atomic<uint32_t> missing_{0};                   // chunks that are not kPresent
   std::atomic<uint64_t> epoch_{0};
   std::atomic<bool> sealed_{false};
   std::atomic<bool> damaged_{false};
+  std::shared_ptr<DiskCount> disk_;  // set by Load; goes before the descriptors do
 };
 
 }  // namespace headrace::cache

@@ -80,7 +80,7 @@ Result<std::shared_ptr<ContentFile>> ContentStore::Open(const ContentSpec& spec)
   try {
     Result<std::shared_ptr<ContentFile>> file = OpenLocked(spec);
     if (!file.ok()) return file.status().Annotate("cache");
-    live_->Insert(spec.id, *file);
+    live_->Insert(spec.id, *file, (*file)->disk_);
     return file;
   } catch (const std::bad_alloc&) {
     return ResourceExhaustedError("cache: no memory for a map of " + std::to_string(spec.chunk_count) + " chunks");
@@ -95,12 +95,13 @@ Result<std::shared_ptr<ContentFile>> ContentStore::OpenLocked(const ContentSpec&
     return std::shared_ptr<ContentFile>(new ContentFile(shared_, spec, stem + ".data", stem + ".map"));  // NOLINT
   };
   const std::optional<DataIdentity> placed = live_->TakePlaced(spec.id);
+  const std::shared_ptr<DiskCount> disk = live_->CountOf(spec.id);
   auto file = make();
-  Status status = file->Load(placed);
+  Status status = file->Load(placed, disk);
   if (status.errno_override() == ENOENT) {
     HR_RETURN_IF_ERROR(MakeDirs(stem.substr(0, stem.rfind('/'))));
     file = make();
-    status = file->Load(placed);
+    status = file->Load(placed, disk);
   }
   HR_RETURN_IF_ERROR(status);
   file->MaybeSeal();  // placed whole
@@ -141,7 +142,7 @@ std::vector<bool> ContentStore::Peek(const ContentSpec& spec, bool* sealed) {
 size_t ContentStore::open_contents() const {
   MutexLock lock(live_->mu);
   size_t n = 0;
-  for (const auto& [id, file] : live_->files) n += !file.expired();
+  for (const auto& [id, open] : live_->files) n += !open.file.expired();
   return n;
 }
 

@@ -66,7 +66,7 @@ bool Space::HasRoom(uint64_t bytes) const {
 }
 
 bool Space::Reserve(uint64_t bytes) {
-  const int64_t reserved = reserved_.fetch_add(static_cast<int64_t>(bytes), std::memory_order_relaxed) + static_cast<int64_t>(bytes);
+  const int64_t reserved = reserved_.fetch_add(static_cast<int64_t>(bytes), std::memory_order_acq_rel) + static_cast<int64_t>(bytes);
   const uint64_t budget = budget_.load(std::memory_order_relaxed);
   const uint64_t after = used() + static_cast<uint64_t>(std::max<int64_t>(0, reserved));
   const bool within = budget == 0 || (counted() && after <= budget);

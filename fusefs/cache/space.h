@@ -34,7 +34,7 @@ class Space {
 
   // True: so many bytes may be written; to be given back with Release when they were (and counted with Add) or not. False: full; counted, and the evictor is woken.
   bool Reserve(uint64_t bytes);
-  void Release(uint64_t bytes) { reserved_.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_relaxed); }
+  void Release(uint64_t bytes) { reserved_.fetch_sub(static_cast<int64_t>(bytes), std::memory_order_acq_rel); }  // who sees them given back sees them counted
   // The same, but waits for the evictor until then. Not for readers.
   bool ReserveUntil(uint64_t bytes, TimePoint deadline);
   // Reserve would do, as far as one can know. Counts nothing, wakes nobody.

@@ -13,7 +13,11 @@ namespace headrace::cache {
 
 struct ContentStore::Live {
   mutable Mutex mu;
-  std::unordered_map<Digest, std::weak_ptr<ContentFile>> files HR_GUARDED_BY(mu);
+  struct Open {
+    std::weak_ptr<ContentFile> file;
+    std::weak_ptr<DiskCount> disk;  // lives a moment longer
+  };
+  std::unordered_map<Digest, Open> files HR_GUARDED_BY(mu);
   size_t sweep_at HR_GUARDED_BY(mu) = 1024;
 
   // Contents that this process placed whole and nobody opened since, and the state of their data files then. What does not fit is verified like what other processes wrote.
@@ -32,13 +36,18 @@ struct ContentStore::Live {
   std::shared_ptr<ContentFile> Find(const Digest& id) {
     MutexLock lock(mu);
     auto it = files.find(id);
-    return it == files.end() ? nullptr : it->second.lock();
+    return it == files.end() ? nullptr : it->second.file.lock();
   }
-  void Insert(const Digest& id, const std::shared_ptr<ContentFile>& file) {
+  std::shared_ptr<DiskCount> CountOf(const Digest& id) {
     MutexLock lock(mu);
-    files[id] = file;
+    auto it = files.find(id);
+    return it == files.end() ? nullptr : it->second.disk.lock();
+  }
+  void Insert(const Digest& id, const std::shared_ptr<ContentFile>& file, const std::shared_ptr<DiskCount>& disk) {
+    MutexLock lock(mu);
+    files[id] = {file, disk};
     if (files.size() < sweep_at) return;
-    std::erase_if(files, [](const auto& entry) { return entry.second.expired(); });
+    std::erase_if(files, [](const auto& entry) { return entry.second.disk.expired(); });
     sweep_at = 1024 + 2 * files.size();
   }
 };

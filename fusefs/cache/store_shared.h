@@ -2,12 +2,16 @@
 #ifndef HEADRACE_FUSEFS_CACHE_STORE_SHARED_H_
 #define HEADRACE_FUSEFS_CACHE_STORE_SHARED_H_
 
+#include <sys/stat.h>
+
 #include <array>
 #include <atomic>
 #include <bitset>
+#include <cerrno>
 #include <chrono>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "fusefs/base/digest.h"
 #include "fusefs/base/executor.h"
@@ -15,9 +19,42 @@
 #include "fusefs/base/metrics.h"
 #include "fusefs/base/mutex.h"
 #include "fusefs/base/status.h"
+#include "fusefs/cache/map_format.h"
 #include "fusefs/cache/space.h"
 
 namespace headrace::cache {
+
+// What one pair of files takes on the disk, as the space knows it. All objects of the pair have the same one: an object that is let go may still be there when the content is opened anew.
+class DiskCount {
+ public:
+  DiskCount(Space& space, uint64_t inode_of_map, int64_t data, int64_t map) : map_inode(inode_of_map), space_(space), data_(data), map_(map) {}
+
+  // Asks the kernel what the file takes and tells the space what is new; 0 or an errno. Unlinked files are no longer the cache's: their bytes go when the last who has them open lets go.
+  int Data(int fd, struct stat* st) {
+    MutexLock lock(mu_);
+    return Count(fd, st, data_);
+  }
+  int Map(int fd, struct stat* st) {
+    MutexLock lock(mu_);
+    return Count(fd, st, map_);
+  }
+
+  const uint64_t map_inode;  // of the pair: the map stays open, and thus its inode number its own, as long as anybody has this
+
+ private:
+  // Under the lock: of two that ask at once the later answer must win.
+  int Count(int fd, struct stat* st, int64_t& counted) HR_REQUIRES(mu_) {
+    if (::fstat(fd, st) != 0) return errno;
+    const int64_t now = st->st_nlink > 0 ? DiskBytes(*st) : 0;
+    space_.Add(now - std::exchange(counted, now));
+    return 0;
+  }
+
+  Space& space_;
+  Mutex mu_;  // a leaf; never held across I/O (fstat of an open local file is none)
+  int64_t data_ HR_GUARDED_BY(mu_);
+  int64_t map_ HR_GUARDED_BY(mu_);
+};
 
 struct StoreShared {
   StoreShared(const std::string& root, const SpaceLimits& limits, Metrics& m) : metrics(m), space(root, limits, m) {}
@@ -55,7 +92,7 @@ struct StoreShared {
   Metrics& metrics;
   Space space;
   // Two threads that open one content at once must get one object, and names are not removed under who opens them. The lock of a stripe is the only one of the project that is held
-  // over I/O: over opening, placing or removing one local file; nothing is ever locked inside it but Live::mu and ContentFile::mu_.
+  // over I/O: over opening, placing or removing one local file; nothing is ever locked inside it but Live::mu, ContentFile::mu_ and DiskCount's.
   std::array<Mutex, 64> opening;
   std::chrono::milliseconds write_pause{0};
   ThreadPool* sealer = nullptr;

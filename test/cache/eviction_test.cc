@@ -100,10 +100,9 @@ class EvictionTest : public ::testing::Test {
     }
     return bytes;
   }
-  // A chunk or two too high in about one run of three under tsan (once 128 KiB), for a reason not found yet. The store believes the sum of its files again when
-  // it is 64 MiB off.
-  uint64_t CountIsOffBy() const {
-    return static_cast<uint64_t>(std::abs(static_cast<int64_t>(store_->Usage().used) - static_cast<int64_t>(DiskUse())));
+  // But for blocks of the file system's own: ext4 may take one more for a file's extents, or give it back, when it writes, after everybody has let go. (One run of 36 under tsan ended 4 KiB off.)
+  bool CountIsRight() const {
+    return static_cast<uint64_t>(std::abs(static_cast<int64_t>(store_->Usage().used) - static_cast<int64_t>(DiskUse()))) < kChunk;
   }
   // Runs `test` on a thread of its own with the cache on a small file system of its own, which nobody else sees; skips where that cannot be.
   template <typename Test>
@@ -199,12 +198,11 @@ class RandomReadsTest : public EvictionTest {
     for (; running > 0; std::this_thread::yield()) most = std::max(most, FileSystemUse() - pins);
     for (std::thread& thread : threads) thread.join();
     std::cout << "reads=" << reads_ << " hits=" << hits_ << " refused=" << refused_ << " evicted=" << Metrics::Get(metrics_.cache_evicted_contents) << " most=" << most << "\n";
-    // "never exceeds the high mark by more than one range" is asked; a chunk is the least that a range has. Nothing of ours goes beyond the budget, but one run of 40 under tsan saw 48 KiB more: tmpfs
-    // counts pages before it knows whether another thread has just brought the same ones.
+    // "never exceeds the high mark by more than one range" is asked; a chunk is the least that a range has. tmpfs counts pages before it knows whether another thread has just brought the same ones.
     EXPECT_LE(most, kBudget + kChunk);
     EXPECT_GT(most, kBudget / 2) << "the budget is not used";
     EXPECT_GT(Metrics::Get(metrics_.cache_evicted_contents), 100);
-    EXPECT_TRUE(WaitUntil([&] { return CountIsOffBy() <= 4 * kChunk; })) << "the count is wrong: " << store_->Usage().used << " of " << DiskUse();
+    EXPECT_TRUE(WaitUntil([&] { return CountIsRight(); })) << "the count is wrong: " << store_->Usage().used << " of " << DiskUse();
     for (const unsigned number : {3u, 50u}) EXPECT_TRUE(Open(number)->sealed()) << "a pinned content was lost: " << number;
   }
 
@@ -481,7 +479,7 @@ TEST_F(EvictionTest, OpeningAndEvictingAtOnce) {
   stop = true;
   pruner.join();
   EXPECT_GT(Metrics::Get(metrics_.cache_evicted_contents), 10);
-  EXPECT_TRUE(WaitUntil([&] { return CountIsOffBy() <= 4 * kChunk; })) << "counted " << store_->Usage().used << ", on the disk " << DiskUse();
+  EXPECT_TRUE(WaitUntil([&] { return CountIsRight(); })) << "counted " << store_->Usage().used << ", on the disk " << DiskUse();
 }
 
 // Others fill the file system: writing ends at the floor, and eviction makes room above it.
