@@ -99,6 +99,7 @@ class Node:
                 listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
                 real = self.root / path.lstrip("/")
                 real.parent.mkdir(parents=True, exist_ok=True)
+                real.unlink(missing_ok=True)  # as systemd does with a name that an earlier socket left
                 # The name of the socket is what the node's processes see: bound from inside, by a child that shares it.
                 child = os.fork()
                 if child == 0:

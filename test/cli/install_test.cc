@@ -167,13 +167,41 @@ TEST_F(InstallTest, AgainIsTheSame) {
   const auto before = Picture();
   ASSERT_EQ(Run({"install", "--containerd-version", "2.1"}), 0) << err_;
   const auto once = Picture();
-  ASSERT_EQ(Run({"install", "--containerd-version", "2.1"}), 0) << err_;
-  EXPECT_EQ(Picture(), once);
+  for (const bool dry_run : {true, false}) {
+    std::vector<std::string> again = {"install", "--containerd-version", "2.1"};
+    if (dry_run) again.push_back("--dry-run");
+    ASSERT_EQ(Run(again), 0) << err_;
+    EXPECT_EQ(out_, "");
+    EXPECT_THAT(err_, HasSubstr("set up already"));
+    EXPECT_EQ(Picture(), once);
+  }
   ASSERT_EQ(Run({"uninstall"}), 0) << err_;
   ::rmdir((node_ + "/var/lib/headrace").c_str());
   ::rmdir((node_ + "/var/lib").c_str());
   ::rmdir((node_ + "/var").c_str());
   EXPECT_EQ(Picture(), before);
+}
+
+// Goal: another choice, or a newer containerd: only what is different is shown, and what is there then is what a first installation makes.
+TEST_F(InstallTest, AgainWithAnotherChoiceShowsTheDifference) {
+  Put(kConfig, kDebian);
+  ASSERT_EQ(Run({"install", "--containerd-version", "2.1", "--pull", "transfer"}), 0) << err_;
+  const std::string wanted = Get(kDropIn), config = Get(kConfig);
+  ASSERT_EQ(Run({"uninstall"}), 0) << err_;
+  ASSERT_EQ(Run({"install", "--containerd-version", "2.1"}), 0) << err_;
+  const auto before = Picture();
+  ASSERT_EQ(Run({"install", "--containerd-version", "2.1", "--pull", "transfer", "--dry-run"}), 0) << err_;
+  EXPECT_EQ(Picture(), before);
+  const std::string shown = out_;
+  EXPECT_THAT(shown, HasSubstr("-  disable_snapshot_annotations = false\n"));
+  EXPECT_THAT(shown, Not(HasSubstr("imports")));
+  ASSERT_EQ(Run({"install", "--containerd-version", "2.1", "--pull", "transfer"}), 0) << err_;
+  EXPECT_EQ(out_, shown);
+  EXPECT_EQ(Get(kDropIn), wanted);
+  EXPECT_EQ(Get(kConfig), config);
+  ASSERT_EQ(Run({"uninstall"}), 0) << err_;
+  EXPECT_EQ(Get(kConfig), kDebian);
+  EXPECT_FALSE(Exists(kDropIn));
 }
 
 // Goal: what somebody changed since is not overwritten: said, and left.

@@ -1,4 +1,6 @@
 // `headrace install` and `headrace uninstall`: the node's containerd uses Headrace, and no longer.
+#include <algorithm>
+#include <map>
 #include <ostream>
 
 #include "config/config.h"
@@ -33,32 +35,58 @@ void ShowChanges(const std::vector<FileChange>& changes, std::ostream& out) {
   }
 }
 
-Result<int> RunInstall(const InstallArguments& arguments, const CommandIo& io) {
-  const NodeRoot root(arguments.node.root);
-  HR_ASSIGN_OR_RETURN(const config::Config headrace, LoadHeadraceConfig(root, arguments.node.config));
-  if (root.Exists(kInstallRecord)) {
-    if (arguments.dry_run) {
-      io.err << "headrace: an earlier installation is there; without --dry-run it is taken back first. What is taken back:\n";
-      HR_ASSIGN_OR_RETURN(const RestoreReport report, RestoreInstall(root, /*only_look=*/true));
-      ShowChanges(report.done, io.out);
-      return kExitOk;
-    }
-    HR_ASSIGN_OR_RETURN(const RestoreReport report, RestoreInstall(root, /*only_look=*/false));
-    if (!report.kept.empty()) {
-      return FailedPreconditionError(report.kept.front() + " was changed since the last installation: bring it back to what it was before, then remove " + kInstallRecord);
-    }
-  }
-  HR_ASSIGN_OR_RETURN(const ContainerdSetup setup, ReadContainerdSetup(root, arguments.node.containerd));
+// The earlier installation as it would be taken back; nothing if there is none.
+Result<std::vector<FileChange>> EarlierTakenBack(const NodeRoot& root) {
+  if (!root.Exists(kInstallRecord)) return std::vector<FileChange>();
+  HR_ASSIGN_OR_RETURN(RestoreReport report, RestoreInstall(root, /*only_look=*/true));
+  if (report.kept.empty()) return std::move(report.done);
+  return FailedPreconditionError(report.kept.front() + " was changed since the last installation: bring it back to what it was before, then remove " + kInstallRecord);
+}
+
+// For the node as it was before an earlier installation.
+Result<InstallPlan> PlanFor(const NodeRoot& root, const InstallArguments& arguments, const config::Config& headrace, const ContainerdSetup& setup) {
   InstallSettings settings{headrace.snapshotter.socket, DirectoryOf(headrace.snapshotter.root), arguments.pull == "cri" ? PullPath::kCri : PullPath::kTransfer};
   std::optional<std::string> drop_in_before;
   if (Result<std::string> path = DropInPath(setup); path.ok()) {
     HR_ASSIGN_OR_RETURN(drop_in_before, root.Read(*path));
   }
-  HR_ASSIGN_OR_RETURN(const InstallPlan plan, PlanInstall(setup, settings, drop_in_before));
-  ShowChanges(plan.changes, io.out);
+  return PlanInstall(setup, settings, drop_in_before);
+}
+
+// What is different afterwards from what is there now.
+std::vector<FileChange> Together(const std::vector<FileChange>& taken_back, const std::vector<FileChange>& planned) {
+  std::vector<FileChange> together = planned;
+  for (const FileChange& back : taken_back) {
+    const auto same = std::find_if(together.begin(), together.end(), [&](const FileChange& change) { return change.path == back.path; });
+    if (same == together.end()) {
+      together.push_back(back);
+    } else {
+      same->before = back.before;
+    }
+  }
+  std::erase_if(together, [](const FileChange& change) { return change.before == change.after; });
+  return together;
+}
+
+Result<int> RunInstall(const InstallArguments& arguments, const CommandIo& io) {
+  const NodeRoot root(arguments.node.root);
+  HR_ASSIGN_OR_RETURN(const config::Config headrace, LoadHeadraceConfig(root, arguments.node.config));
+  HR_ASSIGN_OR_RETURN(const std::vector<FileChange> taken_back, EarlierTakenBack(root));
+  std::map<std::string, std::optional<std::string>> originals;
+  for (const FileChange& change : taken_back) originals[change.path] = change.after;
+  const NodeRoot before = root.With(std::move(originals));
+  HR_ASSIGN_OR_RETURN(const ContainerdSetup setup, ReadContainerdSetup(before, arguments.node.containerd));
+  HR_ASSIGN_OR_RETURN(const InstallPlan plan, PlanFor(before, arguments, headrace, setup));
+  const std::vector<FileChange> changes = Together(taken_back, plan.changes);
+  if (changes.empty()) {
+    io.err << "headrace: containerd " << setup.version->text << " is set up already: nothing to change\n";
+    return kExitOk;
+  }
+  ShowChanges(changes, io.out);
   if (arguments.dry_run) return kExitOk;
+  if (root.Exists(kInstallRecord)) HR_RETURN_IF_ERROR(RestoreInstall(root, /*only_look=*/false).status());
   HR_RETURN_IF_ERROR(ApplyInstall(root, plan));
-  io.err << "headrace: containerd " << setup.version->text << " is set up: " << plan.changes.size() << " files changed. `headrace uninstall` takes it back.\n";
+  io.err << "headrace: containerd " << setup.version->text << " is set up: " << changes.size() << " files changed. `headrace uninstall` takes it back.\n";
   for (const std::string& note : plan.notes) io.err << "  * " << note << "\n";
   return kExitOk;
 }

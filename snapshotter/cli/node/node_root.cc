@@ -4,7 +4,7 @@
 #include <fnmatch.h>
 #include <sys/stat.h>
 
-#include <algorithm>
+#include <set>
 
 #include "fusefs/base/file.h"
 
@@ -24,11 +24,21 @@ NodeRoot::NodeRoot(std::string root) : root_(std::move(root)) {
   while (root_.ends_with('/')) root_.pop_back();
 }
 
-bool NodeRoot::Exists(const std::string& path) const { return ModeOf(At(path)) != 0; }
+NodeRoot NodeRoot::With(std::map<std::string, std::optional<std::string>> files) const {
+  NodeRoot other(root_);
+  other.instead_ = std::move(files);
+  return other;
+}
+
+bool NodeRoot::Exists(const std::string& path) const {
+  const auto instead = instead_.find(path);
+  return instead != instead_.end() ? instead->second.has_value() : ModeOf(At(path)) != 0;
+}
 bool NodeRoot::IsDirectory(const std::string& path) const { return S_ISDIR(ModeOf(At(path))); }
 bool NodeRoot::IsSocket(const std::string& path) const { return S_ISSOCK(ModeOf(At(path))); }
 
 Result<std::optional<std::string>> NodeRoot::Read(const std::string& path) const {
+  if (const auto instead = instead_.find(path); instead != instead_.end()) return instead->second;
   Result<std::string> text = ReadFile(At(path), kFileMax);
   if (text.ok()) return std::optional<std::string>(std::move(*text));
   if (text.status().code() == StatusCode::kNotFound) return std::optional<std::string>();
@@ -43,16 +53,20 @@ std::string NodeRoot::Line(const std::string& path) const {
 }
 
 std::vector<std::string> NodeRoot::List(const std::string& directory) const {
-  std::vector<std::string> names;
-  DIR* dir = ::opendir(At(directory).c_str());
-  if (dir == nullptr) return names;
-  while (const dirent* entry = ::readdir(dir)) {
-    const std::string name = entry->d_name;
-    if (name != "." && name != ".." && names.size() < kListMax) names.push_back(name);
+  std::set<std::string> names;
+  if (DIR* dir = ::opendir(At(directory).c_str()); dir != nullptr) {
+    while (const dirent* entry = ::readdir(dir)) {
+      const std::string name = entry->d_name;
+      if (name != "." && name != ".." && names.size() < kListMax) names.insert(name);
+    }
+    ::closedir(dir);
   }
-  ::closedir(dir);
-  std::sort(names.begin(), names.end());
-  return names;
+  for (const auto& [path, text] : instead_) {
+    const std::string name = path.substr(path.rfind('/') + 1);
+    if (DirectoryOf(path) != directory) continue;
+    text ? static_cast<void>(names.insert(name)) : static_cast<void>(names.erase(name));
+  }
+  return {names.begin(), names.end()};
 }
 
 std::vector<std::string> NodeRoot::Glob(const std::string& pattern) const {

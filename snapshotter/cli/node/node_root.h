@@ -3,6 +3,7 @@
 #ifndef HEADRACE_SNAPSHOTTER_CLI_NODE_NODE_ROOT_H_
 #define HEADRACE_SNAPSHOTTER_CLI_NODE_NODE_ROOT_H_
 
+#include <map>
 #include <optional>
 #include <string>
 #include <utility>
@@ -30,11 +31,14 @@ class NodeRoot {
   std::vector<std::string> List(const std::string& directory) const;
   // Files that a pattern names: no '*', or one in the last component ("/etc/containerd/conf.d/*.toml"), as in containerd's imports. Sorted.
   std::vector<std::string> Glob(const std::string& pattern) const;
+  // The same node as it would be with other contents of some files (nullopt: without the file); what writes does not see them.
+  NodeRoot With(std::map<std::string, std::optional<std::string>> files) const;
 
   static constexpr uint64_t kFileMax = 1 << 20;
 
  private:
   std::string root_;
+  std::map<std::string, std::optional<std::string>> instead_;
 };
 
 // "/a/b" of "/a/b/c"; "/" of "/c".
