@@ -31,6 +31,8 @@ def arguments():
 
 
 class Demo:
+    config = None  # headrace.toml, if not the defaults
+
     def __init__(self, box, options):
         self.box = box
         self.options = options
@@ -112,7 +114,7 @@ class Demo:
     def with_headrace(self, name, image, make_pod, what):
         os.sync()  # what earlier steps wrote must not slow this one
         say(f"{what}: fresh Headrace, fresh containerd")
-        headrace = Headrace(self.box, f"{name}-headrace")
+        headrace = Headrace(self.box, f"{name}-headrace", config=self.config)
         containerd = Containerd(self.box, name, headrace=headrace)
         figures = self._timed(containerd, image, make_pod, what)
         self._end(containerd)
