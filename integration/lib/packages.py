@@ -42,10 +42,8 @@ exit 99
 """
 
 
-class Node:
-    """A root file system with processes in it. As parts.Headrace for Containerd."""
-
-    plugin = "headrace"
+class Root:
+    """A root file system on which a node is made. Attributes: box, root."""
 
     def __init__(self, box, suite):
         tar = DEPS / f"package-roots/{suite}.tar"
@@ -54,9 +52,6 @@ class Node:
         self.box, self.root = box, box.path("node")
         run(["tar", "-C", self.root, "--numeric-owner", "--xattrs", "-xf", tar])
         run(["mount", "--bind", self.root, self.root])
-        for folder in ("proc", "sys", "dev"):
-            run(["mount", "--rbind", f"/{folder}", self.root / folder])
-        run(["mount", "-t", "tmpfs", "-o", "mode=755", "node-run", self.root / "run"])
         # Logs, sockets of notifications: at the same place inside.
         inside = self.root / str(box.directory).lstrip("/")
         inside.mkdir(parents=True)
@@ -66,6 +61,50 @@ class Node:
         # What an installed machine has and debootstrap does not make.
         (self.root / "etc/hosts").write_text("127.0.0.1 localhost\n")
         (self.root / "etc/resolv.conf").write_text("")
+
+    def enter(self):
+        """The words before a command that is to run inside."""
+        return ["chroot", str(self.root)]
+
+    def mounts(self):
+        return Path("/proc/self/mountinfo").read_text().splitlines()
+
+    def run(self, *argv, code=0, timeout=300):
+        """A command in the node; its output, both streams."""
+        env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "HOME": "/root"}
+        done = subprocess.run([*self.enter(), *map(str, argv)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              env=env, text=True, errors="replace", timeout=timeout, check=False)
+        check(done.returncode == code, f"{' '.join(map(str, argv))}: exit code {done.returncode} instead of {code}\n{done.stdout[-3000:]}")
+        return done.stdout
+
+    # -- what is left
+
+    def files(self):
+        """Everything that a package may leave: path -> what it is. Not what containerd, dpkg and logs keep by themselves."""
+        beside = ("var/lib/containerd", "etc/cni", "var/lib/dpkg", "var/log", "var/cache", "run", "proc", "sys", "dev", "tmp", "var/tmp", "usr/bin/systemctl",
+                  "var/lib/systemd")
+        found = {}
+        for folder, folders, names in os.walk(self.root):
+            here = os.path.relpath(folder, self.root)
+            folders[:] = [name for name in folders if os.path.normpath(f"{here}/{name}") not in beside]
+            for name in names:
+                path = os.path.normpath(f"{here}/{name}")
+                status = os.lstat(os.path.join(folder, name))
+                found[path] = (status.st_mode, status.st_size if not path.startswith("etc/ld.so.cache") else 0)
+            found[here + "/"] = ()
+        return found
+
+
+class Node(Root):
+    """One with processes in it and a stand-in for systemd. As parts.Headrace for Containerd."""
+
+    plugin = "headrace"
+
+    def __init__(self, box, suite):
+        super().__init__(box, suite)
+        for folder in ("proc", "sys", "dev"):
+            run(["mount", "--rbind", f"/{folder}", self.root / folder])
+        run(["mount", "-t", "tmpfs", "-o", "mode=755", "node-run", self.root / "run"])
         (self.root / "run/systemd/system").mkdir(parents=True)
         self.services, self.sockets, self.asked = {}, {}, []
         self.before_restart = None  # called once, right before the file system's daemon is restarted
@@ -75,14 +114,6 @@ class Node:
         systemctl.write_text(SYSTEMCTL)
         systemctl.chmod(0o755)
         threading.Thread(target=self._answer, daemon=True).start()
-
-    def run(self, *argv, code=0, timeout=300):
-        """A command in the node; its output, both streams."""
-        env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "HOME": "/root"}
-        done = subprocess.run(["chroot", str(self.root), *map(str, argv)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                              env=env, text=True, errors="replace", timeout=timeout, check=False)
-        check(done.returncode == code, f"{' '.join(map(str, argv))}: exit code {done.returncode} instead of {code}\n{done.stdout[-3000:]}")
-        return done.stdout
 
     # -- the stand-in for systemd
 
@@ -192,22 +223,6 @@ class Node:
                 fresh.write_text(f"{code}\n")
                 fresh.rename(ask.with_suffix(".answer"))
             time.sleep(0.02)
-
-    # -- what is left
-
-    def files(self):
-        """Everything that a package may leave: path -> what it is. Not what containerd, dpkg and logs keep by themselves."""
-        beside = ("var/lib/containerd", "etc/cni", "var/lib/dpkg", "var/log", "var/cache", "run", "proc", "sys", "dev", "tmp", "var/tmp", "usr/bin/systemctl")
-        found = {}
-        for folder, folders, names in os.walk(self.root):
-            here = os.path.relpath(folder, self.root)
-            folders[:] = [name for name in folders if os.path.normpath(f"{here}/{name}") not in beside]
-            for name in names:
-                path = os.path.normpath(f"{here}/{name}")
-                status = os.lstat(os.path.join(folder, name))
-                found[path] = (status.st_mode, status.st_size if not path.startswith("etc/ld.so.cache") else 0)
-            found[here + "/"] = ()
-        return found
 
 
 class InstalledContainerd(Containerd):
@@ -333,22 +348,26 @@ def check_doctor(node):
     drop_in.write_text(text)
 
 
-def removed(node, deb_list, before, config, config_text):
-    """Refused while it is used or configured, then clean."""
+def removed(node, before, config, config_text):
+    """Refused while it is configured, then clean."""
     said = node.run("dpkg", "--purge", "headrace", code=1)
     check("containerd is configured to use it" in said, said)
     node.run("headrace", "uninstall")
     check(config.read_text() == config_text, "containerd's configuration is not what it was")
     check(not (node.root / "etc/containerd/conf.d").exists(), "conf.d is left")
     node.run("dpkg", "--purge", "headrace")
-    check(not node.services and not node.sockets, f"still running: {list(node.services)} {list(node.sockets)}")
+    nothing_left(node, before)
+
+
+def nothing_left(node, before):
+    """No file that was not there before, no mount, no process."""
     after = node.files()
     left = sorted(path for path in after if path not in before and not path.startswith(str(node.box.directory).lstrip("/")))
     gone = sorted(path for path in before if path not in after)
     changed = sorted(path for path in before if path in after and before[path] != after[path])
     check(not left and not gone and not changed, f"left over: {left[:20]}, gone: {gone[:20]}, changed: {changed[:20]}")
     check(not (node.root / "run/headrace").exists(), "/run/headrace is left")
-    mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if "headrace/fs" in line or "fuse.headrace" in line]
+    mounts = [line for line in node.mounts() if "headrace/fs" in line or "fuse.headrace" in line]
     check(not mounts, f"still mounted: {mounts}")
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -394,4 +413,5 @@ def body(box):
     containerd.stop()
     for deb in (first, second):
         (node.root / "tmp" / deb.name).unlink()
-    removed(node, (first, second), before, config, config_text)
+    removed(node, before, config, config_text)
+    check(not node.services and not node.sockets, f"still running: {list(node.services)} {list(node.sockets)}")
