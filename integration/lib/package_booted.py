@@ -1,16 +1,16 @@
 """The part of integration/packages with systemd itself: a root file system of Debian 12 is booted in namespaces of its own, and the units do there what they are for."""
 
-import os
 import shutil
 import signal
-import subprocess
 import time
 from pathlib import Path
 from types import SimpleNamespace
 
-from packages import CONTAINERD, COLD, MODEL, READER, UNITS, Root, containerd_of, doctor, nothing_left, prepare_images, read_all_along, wait_reports
-from parts import Containerd, Pod, check_sums, reader_reports
-from sandbox import DEPS, Daemon, Failed, check, run, say
+from nodes import wait_for
+from packages import (CONTAINERD, COLD, MODEL, READER, UNITS, NodeContainerd, Root, check_reading, containerd_of, doctor, given, prepare_images,
+                      read_all_along, reader_pod, removed, wait_reports)
+from parts import check_sums, reader_reports
+from sandbox import Daemon, check, run, say
 
 SUITE = "bookworm"
 FUSED, SOCKET, SNAPSHOTTER = UNITS
@@ -49,7 +49,7 @@ umount -l /mnt
 mount --make-rshared /
 exec env -i container=headrace-test PATH=/usr/sbin:/usr/bin:/sbin:/bin /usr/lib/systemd/systemd --unit=multi-user.target --show-status=no
 """
-# Joins the groups named by the lines of its input, then becomes BOOT in namespaces of its own.
+# Joins the control groups of its first argument, then becomes the rest, BOOT, in namespaces of its own.
 JOIN = 'for group in $1; do echo $$ >"$group/cgroup.procs"; done; shift; exec unshare --mount --pid --ipc --uts --cgroup --fork --kill-child bash -c "$@"'
 
 
@@ -78,9 +78,9 @@ def _make_groups(box, hierarchies):
                 (parent / "cgroup.subtree_control").write_text("+cpu +memory +pids")
         group = ours / "node"
         group.mkdir(parents=True)
-        for one in (ours, group):
-            for setting in ("cpuset.cpus", "cpuset.mems"):
-                if name == "cpuset":
+        if name == "cpuset":  # has nothing of its own at first, and lets nobody in
+            for one in (ours, group):
+                for setting in ("cpuset.cpus", "cpuset.mems"):
                     (one / setting).write_text((one.parent / setting).read_text())
         groups.append(group)
     return groups
@@ -104,16 +104,9 @@ class BootedNode(Root):
         children = Path(f"/proc/{self.manager.process.pid}/task/{self.manager.process.pid}/children")
         self.manager.wait_until(lambda: children.read_text().split() and (self.root / "run/systemd/private").exists(), "systemd")
         self.pid = children.read_text().split()[0]
-        give_up = time.monotonic() + 60
-        while self._state() not in ("running", "degraded"):
-            check(time.monotonic() < give_up, f"the node is {self._state()} after 60 s\n{self.run('systemctl', 'list-jobs')}")
-            time.sleep(0.1)
+        wait_for(lambda: self.run("systemctl", "is-system-running", code=None).strip() in ("running", "degraded"), "a booted node", timeout=60)
         failed = self.run("systemctl", "list-units", "--failed", "--plain", "--no-legend")
         check("headrace" not in failed and "containerd" not in failed, failed)
-
-    def _state(self):
-        done = subprocess.run([*self.enter(), "systemctl", "is-system-running"], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False)
-        return done.stdout.strip()
 
     def power_off(self):
         """As an administrator does it: every service is stopped in its order."""
@@ -138,22 +131,22 @@ class BootedNode(Root):
         return self.run("journalctl", "--unit", unit, "--output", "cat", "--no-pager")
 
     def wait_for_another(self, unit, old):
-        give_up = time.monotonic() + 60
-        while self.show(unit, "ActiveState") != "active" or self.main_pid(unit) in (0, old):
-            check(time.monotonic() < give_up, f"no other process of {unit} after 60 s\n{self.journal(unit)[-2000:]}")
-            time.sleep(0.05)
+        wait_for(lambda: self.show(unit, "ActiveState") == "active" and self.main_pid(unit) not in (0, old), f"another process of {unit}", timeout=60)
+
+    def kill(self, unit):
+        """SIGKILL; another process is ready when it returns."""
+        old = self.main_pid(unit)
+        self.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", unit)
+        self.wait_for_another(unit, old)
 
 
-class BootedContainerd(Containerd):
+class BootedContainerd(NodeContainerd):
     """The one that systemd runs in there."""
 
-    def __init__(self, node):  # pylint: disable=super-init-not-called
-        self.box, self.version, self.snapshotter = node.box, "2", "headrace"
-        self.hosts = self.image_socket = self.cni = self.nri = None
-        self.bin = DEPS / "containerd-2/usr/bin"
-        self.socket = node.root / "run/containerd/containerd.sock"
+    def __init__(self, node):
+        super().__init__(node)
         self.daemon = SimpleNamespace(name="containerd")
-        self.cri("ready", "--timeout", "60", timeout=90)
+        self.await_ready()
 
 
 def _newer_containerd(node):
@@ -172,14 +165,10 @@ def _read_on(pod, sums, more=2):
 def _kills(node, pod, sums):
     """Each daemon by SIGKILL; the last time only systemd has the session."""
     for unit in (FUSED, SNAPSHOTTER, FUSED):
-        old = node.main_pid(unit)
-        node.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", unit)
-        node.wait_for_another(unit, old)
+        node.kill(unit)
         _read_on(pod, sums)
     node.run("systemctl", "stop", SOCKET, SNAPSHOTTER)
-    old = node.main_pid(FUSED)
-    node.run("systemctl", "kill", "--kill-who=main", "--signal=KILL", FUSED)
-    node.wait_for_another(FUSED, old)
+    node.kill(FUSED)
     _read_on(pod, sums)
     node.run("systemctl", "start", SOCKET, SNAPSHOTTER)
     took_over = [line for line in node.journal(FUSED).splitlines() if "went on with a predecessor's session" in line]
@@ -196,10 +185,7 @@ def _by_command(node, pod, sums):
     check(changed != text, "the shipped headrace.toml shows no budget")
     settings.write_text(changed)
     node.run("systemctl", "reload", FUSED)
-    give_up = time.monotonic() + 20
-    while "reloaded setting=cache.budget" not in node.journal(FUSED):
-        check(time.monotonic() < give_up, f"not reloaded\n{node.journal(FUSED)[-2000:]}")
-        time.sleep(0.05)
+    wait_for(lambda: "reloaded setting=cache.budget" in node.journal(FUSED), "a reload in the journal", timeout=20)
     settings.write_text(text)
     check(node.main_pid(FUSED) == old, "a reload made another process")
     for unit in (FUSED, SNAPSHOTTER):
@@ -218,33 +204,19 @@ def _upgrade(node, pod, sums, cold_sums, deb):
     containerd = pod.containerd
     containerd.cri("pull", COLD)
     before = {unit: node.main_pid(unit) for unit in (FUSED, SNAPSHOTTER)}
-    cold = Pod(containerd, "cold", [{"name": "reader", "image": READER, "args": ["/model"], "mounts": [{"container_path": "/model", "image": COLD}]}])
+    cold = reader_pod(containerd, "cold", COLD)
     node.run("dpkg", "-i", deb)
     for unit, old in before.items():
         node.wait_for_another(unit, old)
-        check("deleted" not in os.readlink(f"/proc/{_outer(node, unit)}/exe"), f"{unit} runs the old program")
-    check_sums(reader_reports(cold.wait("reader", 120))[0], cold_sums, "what was fetched during the upgrade")
+        check("deleted" not in node.run("readlink", f"/proc/{node.main_pid(unit)}/exe"), f"{unit} runs the old program")
+    check_reading(cold, cold_sums, "what was fetched during the upgrade")
     _read_on(pod, sums)
-    cold.remove()
     say(f"upgraded while pods read: {len(reader_reports(pod.output('reader')))} readings of one model, the first of another, all right")
-
-
-def _outer(node, unit):
-    """The process id of a unit's process as this side sees it."""
-    inner = str(node.main_pid(unit))
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            ids = next(line for line in status.read_text().splitlines() if line.startswith("NSpid:")).split()[1:]
-        except (OSError, StopIteration):
-            continue
-        if len(ids) > 1 and ids[-1] == inner and os.readlink(status.parent / "ns/pid") == os.readlink(f"/proc/{node.pid}/ns/pid"):
-            return status.parent.name
-    raise Failed(f"process {inner} of the node is not seen here")
 
 
 def booted(box):
     _, sums, cold_sums = prepare_images(box)
-    first, second = map(Path, os.environ["HEADRACE_DEBS"].split(":"))
+    first, second = given("HEADRACE_DEBS")
     node = BootedNode(box)
     config = containerd_of(node, SUITE)
     config_text = config.read_text()
@@ -264,7 +236,7 @@ def booted(box):
     report = doctor(node, MODEL)
     check(report["errors"] == 0, f"doctor: {report}")
     say(f"doctor: {report['checks']} checks, warnings {[one['id'] for one in report['findings']]}")
-    pod = read_all_along(containerd, sums)
+    pod = read_all_along(containerd)
     _read_on(pod, sums)
     say("installed; a pod reads through an image volume")
     _kills(node, pod, sums)
@@ -276,21 +248,16 @@ def booted(box):
     down = time.monotonic() - began
     node.boot()
     containerd = BootedContainerd(node)
-    pod = Pod(containerd, "again", [{"name": "reader", "image": READER, "args": ["/model"], "mounts": [{"container_path": "/model", "image": MODEL}]}])
-    check_sums(reader_reports(pod.wait("reader", 120))[0], sums, "after the reboot")
+    check_reading(reader_pod(containerd, "again", MODEL), sums, "after the reboot")
     for one in containerd.cri("pods"):
         containerd.cri("remove-pod", one["id"])
     say(f"shut down under a reader in {down:.1f} s and booted again: the model is there without a pull")
 
     for image in (MODEL, COLD, READER):
         containerd.cri("remove-image", image)
-    node.run("headrace", "uninstall")
-    check(config.read_text() == config_text, "containerd's configuration is not what it was")
-    node.run("systemctl", "restart", CONTAINERD)
-    node.run("dpkg", "--purge", "headrace")
-    for deb in (first, second):
-        (node.root / "tmp" / deb.name).unlink(missing_ok=True)  # a boot empties /tmp
+    node.run("systemctl", "stop", CONTAINERD)
+    removed(node, before, config, config_text)
+    node.run("systemctl", "start", CONTAINERD)  # with the configuration that it had
     left = node.run("systemctl", "list-units", "--all", "--plain", "--no-legend", "headrace*")
     check(not left.strip(), left)
-    nothing_left(node, before)
     node.power_off()

@@ -5,7 +5,8 @@ import os
 import shutil
 from pathlib import Path
 
-from packages import CONTAINERD, COLD, MODEL, PAUSE, READER, UNITS, Node, containerd_of, prepare_images, read_all_along, wait_reports
+from packages import (CONTAINERD, COLD, MODEL, PAUSE, READER, UNITS, Node, check_reading, containerd_of, given, prepare_images, read_all_along,
+                      reader_pod, wait_reports)
 from parts import Pod, check_sums, reader_reports
 from sandbox import check, say
 
@@ -13,21 +14,11 @@ ROOT = Path(__file__).resolve().parents[2]
 SUITE = "bookworm"
 
 
-def _packages():
-    return [list(map(Path, os.environ[name].split(":"))) for name in ("HEADRACE_DEBS", "HEADRACE_TARBALLS")]
-
-
 def _put(node, directory, *files):
     target = node.root / directory.lstrip("/")
     target.mkdir(parents=True, exist_ok=True)
     for file in files:
         shutil.copy2(file, target)
-
-
-def _read_once(containerd, name, sums, image=MODEL):
-    pod = Pod(containerd, name, [{"name": "reader", "image": READER, "args": ["/model"], "mounts": [{"container_path": "/model", "image": image}]}])
-    check_sums(reader_reports(pod.wait("reader", 120))[0], sums, name)
-    pod.remove()
 
 
 def _node(box):
@@ -39,7 +30,7 @@ def _node(box):
 def node_install(box):
     """On a node with a pod of another snapshotter: installed, installed again, used, upgraded under a reader."""
     _, sums, cold_sums = prepare_images(box)
-    _, tarballs = _packages()
+    tarballs = given("HEADRACE_TARBALLS")
     node = _node(box)
     node.command("start", CONTAINERD)
     containerd = node.containerd
@@ -62,7 +53,7 @@ def node_install(box):
     say("node-install: once, and once more, which changed nothing")
 
     containerd.cri("pull", PAUSE)  # its snapshots are the other snapshotter's
-    pod = read_all_along(containerd, sums)
+    pod = read_all_along(containerd)
     wait_reports(pod, 2)
     done = len(reader_reports(pod.output("reader")))
     said = node.run(f"{folder}/node-install", f"{folder}/{tarballs[1].name}")
@@ -73,7 +64,7 @@ def node_install(box):
     for report in reader_reports(pod.output("reader")):
         check_sums(report, sums, "during the upgrade")
     containerd.cri("pull", COLD)
-    _read_once(containerd, "after", cold_sums, COLD)
+    check_reading(reader_pod(containerd, "after", COLD), cold_sums, "after the upgrade")
     state = containerd.cri("state", before.result["containers"]["pause"])
     check(state["state"] == "running", f"the pod of before: {state}")
     say("node-install: upgraded under a reader; the pod of before goes on")
@@ -85,7 +76,7 @@ def node_install(box):
 def bake_node(box):
     """Baked with the registry there; then it is gone, and everything is started anew."""
     registry, sums, cold_sums = prepare_images(box)
-    debs, _ = _packages()
+    debs = given("HEADRACE_DEBS")
     node = _node(box)
     _put(node, "/tmp", ROOT / "systemd/images/bake-node", debs[0])
     said = node.run("/tmp/bake-node", "--package", f"/tmp/{debs[0].name}", PAUSE, READER, MODEL, COLD, timeout=600)
@@ -98,8 +89,8 @@ def bake_node(box):
 
     node.command("start", *UNITS, CONTAINERD)
     containerd = node.containerd
-    _read_once(containerd, "first boot", sums)
-    _read_once(containerd, "its other model", cold_sums, COLD)
+    check_reading(reader_pod(containerd, "first boot", MODEL), sums, "first boot")
+    check_reading(reader_pod(containerd, "its other model", COLD), cold_sums, "its other model")
     status = json.loads(node.run("headrace", "status", "--files", "--json"))
     check(all(layer["pinned"] for layer in status["layers"]), "a layer is not pinned")
     states = {file["state"] for layer in status["layers"] for file in layer["file"]}

@@ -70,11 +70,11 @@ class Root:
         return Path("/proc/self/mountinfo").read_text().splitlines()
 
     def run(self, *argv, code=0, timeout=300):
-        """A command in the node; its output, both streams."""
+        """A command in the node; its output, both streams. code: what it must end with; None: anything."""
         env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive", "HOME": "/root"}
         done = subprocess.run([*self.enter(), *map(str, argv)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                               env=env, text=True, errors="replace", timeout=timeout, check=False)
-        check(done.returncode == code, f"{' '.join(map(str, argv))}: exit code {done.returncode} instead of {code}\n{done.stdout[-3000:]}")
+        check(code in (None, done.returncode), f"{' '.join(map(str, argv))}: exit code {done.returncode} instead of {code}\n{done.stdout[-3000:]}")
         return done.stdout
 
     # -- what is left
@@ -225,22 +225,33 @@ class Node(Root):
             time.sleep(0.02)
 
 
-class InstalledContainerd(Containerd):
-    """The node's containerd with the configuration that is there."""
+class NodeContainerd(Containerd):
+    """The node's containerd with the configuration that is there. Whoever starts it sets `daemon`."""
 
     def __init__(self, node):  # pylint: disable=super-init-not-called
         self.box, self.version, self.snapshotter = node.box, "2", "headrace"
         self.hosts = self.image_socket = self.cni = self.nri = None
         self.bin = DEPS / "containerd-2/usr/bin"
         self.socket = node.root / "run/containerd/containerd.sock"
-        self.node, self.starts = node, 0
+        self.node = node
+
+    def await_ready(self):
+        self.cri("ready", "--timeout", "60", timeout=90)
+
+
+class InstalledContainerd(NodeContainerd):
+    """One that the stand-in for systemd starts."""
+
+    def __init__(self, node):
+        super().__init__(node)
+        self.starts = 0
         self.start()
 
     def start(self):
         program = "/usr/local/bin/containerd" if (self.node.root / "usr/local/bin/containerd").exists() else "/usr/bin/containerd"
         self.daemon = Daemon(self.box, "containerd", ["chroot", self.node.root, program], {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
         self.daemon.wait_until(self.socket.exists, "its socket")
-        self.cri("ready", "--timeout", "60", timeout=90)
+        self.await_ready()
         self.starts += 1
 
     def halt(self):
@@ -281,12 +292,27 @@ def containerd_of(node, suite):
     return config
 
 
-def read_all_along(containerd, sums):
+def given(name):
+    """The two packages of a kind that integration/packages made: first and second version."""
+    return list(map(Path, os.environ[name].split(":")))
+
+
+def reader_pod(containerd, name, image, *arguments):
+    """A pod that reads an image volume (arguments: of model-reader; default: all of it, once)."""
+    return Pod(containerd, name, [{"name": "reader", "image": READER, "args": list(arguments or ["/model"]), "mounts": [{"container_path": "/model", "image": image}]}])
+
+
+def check_reading(pod, sums, what):
+    """The pod read all of it, rightly; and goes."""
+    check_sums(reader_reports(pod.wait("reader", 120))[0], sums, what)
+    pod.remove()
+
+
+def read_all_along(containerd):
     """A pod that reads the model again and again until its container is stopped; returns it."""
     containerd.cri("pull", MODEL)
     containerd.cri("pull", READER)
-    return Pod(containerd, "load", [{"name": "reader", "image": READER, "args": ["/model/models", "--repeat", "1000000"],
-                                     "mounts": [{"container_path": "/model", "image": MODEL}]}])
+    return reader_pod(containerd, "load", MODEL, "/model/models", "--repeat", "1000000")
 
 
 def wait_reports(pod, count, timeout=120):
@@ -300,8 +326,7 @@ def upgraded(node, containerd, deb, pod, sums, cold_sums):
     """The package is upgraded while a pod reads what is there, and another one begins to read what is not."""
     containerd.cri("pull", COLD)
     cold = []
-    node.before_restart = lambda: cold.append(Pod(containerd, "cold", [{"name": "reader", "image": READER, "args": ["/model"],
-                                                                        "mounts": [{"container_path": "/model", "image": COLD}]}]))
+    node.before_restart = lambda: cold.append(reader_pod(containerd, "cold", COLD))
     before = {name: service.process.pid for name, service in node.services.items()}
     done = len(reader_reports(pod.output("reader")))
     node.run("dpkg", "-i", deb)
@@ -315,8 +340,7 @@ def upgraded(node, containerd, deb, pod, sums, cold_sums):
     for report in reports:
         check_sums(report, sums, "during the upgrade")
     check(len(cold) == 1, "the daemon was not restarted by the package")
-    check_sums(reader_reports(cold[0].wait("reader", 120))[0], cold_sums, "what was fetched during the upgrade")
-    cold[0].remove()
+    check_reading(cold[0], cold_sums, "what was fetched during the upgrade")
     log = node.services["headrace-fused.service"].log.read_text()
     check("went on with a predecessor's session" in log, "the session was not taken over")
     say(f"upgraded while pods read: {len(reports)} readings of one model, the first of another, all right")
@@ -349,18 +373,13 @@ def check_doctor(node):
 
 
 def removed(node, before, config, config_text):
-    """Refused while it is configured, then clean."""
+    """Refused while it is configured, then clean: no file that was not there before, no mount, no process."""
     said = node.run("dpkg", "--purge", "headrace", code=1)
     check("containerd is configured to use it" in said, said)
     node.run("headrace", "uninstall")
     check(config.read_text() == config_text, "containerd's configuration is not what it was")
     check(not (node.root / "etc/containerd/conf.d").exists(), "conf.d is left")
     node.run("dpkg", "--purge", "headrace")
-    nothing_left(node, before)
-
-
-def nothing_left(node, before):
-    """No file that was not there before, no mount, no process."""
     after = node.files()
     left = sorted(path for path in after if path not in before and not path.startswith(str(node.box.directory).lstrip("/")))
     gone = sorted(path for path in before if path not in after)
@@ -380,7 +399,7 @@ def nothing_left(node, before):
 
 def body(box):
     suite = os.environ["HEADRACE_SUITE"]
-    first, second = map(Path, os.environ["HEADRACE_DEBS"].split(":"))
+    first, second = given("HEADRACE_DEBS")
     _, sums, cold_sums = prepare_images(box)
     node = Node(box, suite)
     config = containerd_of(node, suite)
@@ -401,7 +420,7 @@ def body(box):
     check_doctor(node)
     node.command("start", CONTAINERD)
     containerd = node.containerd
-    pod = read_all_along(containerd, sums)
+    pod = read_all_along(containerd)
     wait_reports(pod, 2)
     say("a pod reads through an image volume")
     said = node.run("dpkg", "--remove", "headrace", code=1)
