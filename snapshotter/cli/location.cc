@@ -54,15 +54,10 @@ Result<Location> Location::Parse(std::string_view text) {
 std::string Location::ToString() const {
   if (const registry::Reference* ref = reference()) return ref->ToString();
   const LayoutLocation* l = layout();
-  const std::string digest = l->digest ? "@" + l->digest->ToString() : "";
-  if (l->tag.empty()) {
-    // A colon of the path's own, where a tag's would be looked for.
-    const bool colon = l->path.find(':', l->path.rfind('/') + 1) != std::string::npos;
-    return std::string(kLayoutScheme) + l->path + (colon ? "/" : "") + digest;
-  }
-  // A path that ends like the start of a digest would make one of the tag.
-  const bool starts_one = l->path.ends_with(kDigestStart.substr(0, kDigestStart.size() - 1));
-  return std::string(kLayoutScheme) + l->path + (starts_one ? "/:" : ":") + l->tag + digest;
+  const std::string tag = l->tag.empty() ? "" : ":" + l->tag;
+  // A slash keeps apart what would be read as something else: a colon of the path's own as that of a tag, a path that ends like the start of a digest and its tag as a digest.
+  const bool slash = tag.empty() ? l->path.find(':', l->path.rfind('/') + 1) != std::string::npos : l->path.ends_with(kDigestStart.substr(0, kDigestStart.size() - 1));
+  return std::string(kLayoutScheme) + l->path + (slash ? "/" : "") + tag + (l->digest ? "@" + l->digest->ToString() : "");
 }
 
 }  // namespace headrace::cli

@@ -100,9 +100,10 @@ class EvictionTest : public ::testing::Test {
     }
     return bytes;
   }
-  // But for blocks of the file system's own: ext4 may take one more for a file's extents, or give it back, when it writes, after everybody has let go. (One run of 36 under tsan ended 4 KiB off.)
-  bool CountIsRight() const {
-    return static_cast<uint64_t>(std::abs(static_cast<int64_t>(store_->Usage().used) - static_cast<int64_t>(DiskUse()))) < kChunk;
+  // On tmpfs only: ext4 counts a block of a file's extents while it allocates and gives it back afterwards, after everybody has let go (traced: 135168 bytes counted at the last closing,
+  // 131072 at the eviction).
+  uint64_t CountIsOffBy() const {
+    return static_cast<uint64_t>(std::abs(static_cast<int64_t>(store_->Usage().used) - static_cast<int64_t>(DiskUse())));
   }
   // Runs `test` on a thread of its own with the cache on a small file system of its own, which nobody else sees; skips where that cannot be.
   template <typename Test>
@@ -202,7 +203,7 @@ class RandomReadsTest : public EvictionTest {
     EXPECT_LE(most, kBudget + kChunk);
     EXPECT_GT(most, kBudget / 2) << "the budget is not used";
     EXPECT_GT(Metrics::Get(metrics_.cache_evicted_contents), 100);
-    EXPECT_TRUE(WaitUntil([&] { return CountIsRight(); })) << "the count is wrong: " << store_->Usage().used << " of " << DiskUse();
+    EXPECT_TRUE(WaitUntil([&] { return CountIsOffBy() == 0; })) << "the count is wrong: " << store_->Usage().used << " of " << DiskUse();
     for (const unsigned number : {3u, 50u}) EXPECT_TRUE(Open(number)->sealed()) << "a pinned content was lost: " << number;
   }
 
@@ -453,33 +454,35 @@ TEST_F(EvictionTest, ADataFileWithoutMapGoes) {
 
 // Readers that open, write and read while everything that is idle is being thrown away: nothing wrong, nothing stuck.
 TEST_F(EvictionTest, OpeningAndEvictingAtOnce) {
-  Start({});
-  std::atomic<bool> stop{false};
-  std::thread pruner([&] {
-    while (!stop) ASSERT_OK(store_->Prune({.mounted = true}));
-  });
-  std::vector<std::thread> readers;
-  for (unsigned t = 0; t < 3; ++t) {
-    readers.emplace_back([&, t] {
-      std::vector<uint8_t> got(kChunk);
-      for (unsigned round = 0; round < 400; ++round) {
-        const unsigned number = (round + t) % 3;
-        auto file = Open(number);
-        ASSERT_TRUE(file);
-        const uint32_t chunk = round % kChunksEach;
-        if (file->state(chunk) == ChunkState::kUnverified) file->Drop(chunk);
-        ASSERT_OK(file->WriteChunk(chunk, chunk * kChunk, Bytes(number, chunk)));
-        if (file->ReadPresent(file->epoch(), chunk * kChunk, got).ok()) {  // else another reader dropped one
-          ASSERT_EQ(got, Bytes(number, chunk));
-        }
-      }
+  OnTmpfs("64m", [this] {
+    Start({});
+    std::atomic<bool> stop{false};
+    std::thread pruner([&] {
+      while (!stop) ASSERT_OK(store_->Prune({.mounted = true}));
     });
-  }
-  for (std::thread& reader : readers) reader.join();
-  stop = true;
-  pruner.join();
-  EXPECT_GT(Metrics::Get(metrics_.cache_evicted_contents), 10);
-  EXPECT_TRUE(WaitUntil([&] { return CountIsRight(); })) << "counted " << store_->Usage().used << ", on the disk " << DiskUse();
+    std::vector<std::thread> readers;
+    for (unsigned t = 0; t < 3; ++t) {
+      readers.emplace_back([&, t] {
+        std::vector<uint8_t> got(kChunk);
+        for (unsigned round = 0; round < 400; ++round) {
+          const unsigned number = (round + t) % 3;
+          auto file = Open(number);
+          ASSERT_TRUE(file);
+          const uint32_t chunk = round % kChunksEach;
+          if (file->state(chunk) == ChunkState::kUnverified) file->Drop(chunk);
+          ASSERT_OK(file->WriteChunk(chunk, chunk * kChunk, Bytes(number, chunk)));
+          if (file->ReadPresent(file->epoch(), chunk * kChunk, got).ok()) {  // else another reader dropped one
+            ASSERT_EQ(got, Bytes(number, chunk));
+          }
+        }
+      });
+    }
+    for (std::thread& reader : readers) reader.join();
+    stop = true;
+    pruner.join();
+    EXPECT_GT(Metrics::Get(metrics_.cache_evicted_contents), 10);
+    EXPECT_TRUE(WaitUntil([&] { return CountIsOffBy() == 0; })) << "counted " << store_->Usage().used << ", on the disk " << DiskUse();
+  });
 }
 
 // Others fill the file system: writing ends at the floor, and eviction makes room above it.

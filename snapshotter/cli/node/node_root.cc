@@ -64,7 +64,11 @@ std::vector<std::string> NodeRoot::List(const std::string& directory) const {
   for (const auto& [path, text] : instead_) {
     const std::string name = path.substr(path.rfind('/') + 1);
     if (DirectoryOf(path) != directory) continue;
-    text ? static_cast<void>(names.insert(name)) : static_cast<void>(names.erase(name));
+    if (text) {
+      names.insert(name);
+    } else {
+      names.erase(name);
+    }
   }
   return {names.begin(), names.end()};
 }
