@@ -54,6 +54,12 @@ ContentFile::~ContentFile() {
   if (!map_.valid()) return;
   ::futimens(map_.get(), nullptr);
   CountDisk();
+  // Said when it is true: the count goes before the descriptors, the map's lock last.
+  disk_.reset();
+  data_.Reset();
+  read_only_.Reset();
+  map_.Reset();
+  shared_->space.LetGo();
 }
 
 uint64_t ContentFile::Mark(uint32_t chunk) const { return MarkOf(mark_seed_, chunk); }
@@ -328,11 +334,12 @@ Status ContentFile::SetPresent(uint32_t chunk) {
   return {};
 }
 
-void ContentFile::Drop(uint32_t chunk) {
+void ContentFile::Drop(uint32_t chunk, ChunkState seen) {
   if (!usable()) return;
   bool was_sealed = false;
   {
     MutexLock lock(mu_);
+    if (seen == ChunkState::kUnverified && state(chunk) == ChunkState::kPresent) return;
     was_sealed = sealed_.load(std::memory_order_relaxed);
     epoch_.fetch_add(1, std::memory_order_acq_rel);
     if (!was_sealed && states_ &&

@@ -95,8 +95,8 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   Status Confirm(uint32_t chunk);
   // The chunk is zeros and needs no bytes: makes a hole of it and marks it present.
   Status MarkHole(uint32_t chunk, uint64_t offset, uint64_t size);
-  // The chunk's bytes are wrong or cannot be read.
-  void Drop(uint32_t chunk);
+  // The chunk's bytes are wrong or cannot be read. `seen`: its state when they were read; nothing happens to an unverified chunk that others wrote or confirmed since.
+  void Drop(uint32_t chunk, ChunkState seen);
 
  private:
   friend class ContentStore;

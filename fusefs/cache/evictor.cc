@@ -14,8 +14,9 @@ namespace {
 // Others fill the file system without telling us.
 constexpr std::chrono::seconds kLookEvery{10};
 constexpr std::chrono::hours kAgeEvery{1};
-// A pass that could free nothing is not tried again at once, however many are refused.
-constexpr std::chrono::seconds kRest{1};
+// A pass that could free nothing is not tried again at once, however many are refused: only when something was let go, or after the longer one.
+constexpr std::chrono::milliseconds kRestMin{20};
+constexpr std::chrono::seconds kRestMax{1};
 constexpr int kRestFactor = 10;
 // What is left of a look is used so long.
 constexpr std::chrono::seconds kLeftFor{60};
@@ -67,6 +68,7 @@ void Evictor::Run() {
     }
     if (!store_.may_evict_.load(std::memory_order_acquire)) continue;
     const auto start = std::chrono::steady_clock::now();
+    const uint64_t let_go = space.let_go();
     const bool too_much = space.Excess() > 0;
     const bool fruitless = too_much && MakeRoom() == 0;
     const auto now = std::chrono::steady_clock::now();
@@ -76,9 +78,8 @@ void Evictor::Run() {
       age_at = now + std::min<std::chrono::seconds>(kAgeEvery, std::chrono::seconds(max_age_s_.load(std::memory_order_relaxed) / 8 + 1));
     }
     if (!fruitless) continue;
-    MutexLock lock(mu_);
-    const auto rest = std::max<std::chrono::steady_clock::duration>(kRest, kRestFactor * (now - start));
-    changed_.WaitFor(mu_, rest, [&] { return space.stopping() || !tasks_.empty(); });
+    const auto least = std::max<std::chrono::steady_clock::duration>(kRestMin, kRestFactor * (now - start));
+    space.Rest(let_go, now + least, now + std::max<std::chrono::steady_clock::duration>(kRestMax, least));
   }
 }
 
@@ -176,9 +177,8 @@ Result<Pruned> Evictor::Prune(const PruneRequest& request) {
   {
     MutexLock lock(mu_);
     tasks_.push_back(task);
-    changed_.NotifyAll();
   }
-  space.Wake();
+  space.Hurry();
   MutexLock lock(mu_);
   changed_.WaitFor(mu_, kPruneWait, [&] { return task->done.has_value() || space.stopping(); });
   if (!task->done) return CancelledError("the cache is being closed");

@@ -140,7 +140,30 @@ bool Space::HasSpare(uint64_t bytes) const { return HasRoom(bytes) && ExcessOver
 bool Space::WaitForWork(TimePoint deadline) {
   MutexLock lock(mu_);
   changed_.WaitUntil(mu_, deadline, [&] { return work_ || stopping(); });
+  hurry_ = false;
   return std::exchange(work_, false) && !stopping();
+}
+
+void Space::Rest(uint64_t let_go, TimePoint earliest, TimePoint latest) {
+  MutexLock lock(mu_);
+  if (changed_.WaitUntil(mu_, earliest, [&] { return hurry_ || stopping(); })) return;
+  // Who lets go counts first and asks for this afterwards: one of the two sees the other. So both are sequentially consistent.
+  resting_.store(true);
+  if (changed_.WaitUntil(mu_, latest, [&] { return hurry_ || stopping() || let_go_.load() != let_go; }) && let_go_.load() != let_go) work_ = true;
+  resting_.store(false);
+}
+
+void Space::LetGo() {
+  let_go_.fetch_add(1);
+  if (!resting_.load()) return;
+  MutexLock lock(mu_);
+  changed_.NotifyAll();
+}
+
+void Space::Hurry() {
+  MutexLock lock(mu_);
+  work_ = hurry_ = true;
+  changed_.NotifyAll();
 }
 
 void Space::PassEnded() {

@@ -67,7 +67,14 @@ class Space {
   bool WaitForWork(TimePoint deadline);
   // Room was made, or none can be: those who wait look again.
   void PassEnded();
+  // The same after a pass that could free nothing: at least until `earliest`, then until something was let go since `let_go()` was asked, which is work, or until `latest`. Hurry and Stop end it.
+  void Rest(uint64_t let_go, TimePoint earliest, TimePoint latest);
   void Wake();
+  // As Wake, and whoever rests stops resting.
+  void Hurry();
+  // A content that was in use may be evicted now. Cheap while nobody rests.
+  void LetGo();
+  uint64_t let_go() const { return let_go_.load(std::memory_order_acquire); }
   void Stop();
   bool stopping() const { return stopping_.load(std::memory_order_acquire); }
 
@@ -82,12 +89,15 @@ class Space {
   std::atomic<int64_t> reserved_{0};
   std::atomic<uint64_t> version_{0};
   std::atomic<bool> counted_{false};
+  std::atomic<uint64_t> let_go_{0};
+  std::atomic<bool> resting_{false};
   std::atomic<bool> stopping_{false};
   // Bytes above the floor that may still be written before the file system is asked again.
   std::atomic<int64_t> allowance_{0};
   Mutex mu_;
   CondVar changed_;
   bool work_ HR_GUARDED_BY(mu_) = false;
+  bool hurry_ HR_GUARDED_BY(mu_) = false;
   uint64_t passes_ HR_GUARDED_BY(mu_) = 0;
 };
 

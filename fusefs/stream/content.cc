@@ -250,7 +250,7 @@ void Content::SupplyCached(const std::shared_ptr<ReadOp>& op, uint32_t index) {
     return op->Supply(from, std::as_const(buffer).bytes());
   }
   // Unless others were lost beside it, or it is to be verified first.
-  if (StateOf(index) == cache::ChunkState::kPresent && file_->epoch() == epoch) file_->Drop(index);
+  if (StateOf(index) == cache::ChunkState::kPresent && file_->epoch() == epoch) file_->Drop(index, cache::ChunkState::kPresent);
   Plan plan;
   {
     MutexLock lock(mu_);
@@ -288,7 +288,7 @@ void Content::Verify(const std::shared_ptr<Flight>& flight) {
     if (!status.ok()) log::Debug("presence not confirmed file=\"{}\" error=\"{}\"", name_, status.ToString());
     return Deliver(flight, std::move(bytes), Origin::kCache);
   }
-  file_->Drop(flight->chunk);
+  file_->Drop(flight->chunk, cache::ChunkState::kUnverified);
   Plan plan;
   Priority priority = Priority::kFill;
   {

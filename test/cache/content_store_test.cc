@@ -47,9 +47,22 @@ TEST_F(StoreTest, WhatWasNotSealedIsVerifiedAgain) {
     ASSERT_OK(file->Confirm(2));
     EXPECT_EQ(file->state(2), ChunkState::kPresent);
   }
-  Open()->Drop(2);
+  Open()->Drop(2, ChunkState::kUnverified);
   Restart();
   EXPECT_EQ(Open()->state(2), ChunkState::kAbsent);
+}
+
+// Two find the same unverified chunk wrong, and the first one's new bytes complete the file before the second one says so: a good file that is sealed is not damaged by it.
+TEST_F(StoreTest, AnUnverifiedChunkThatOthersBroughtIsNotDropped) {
+  auto file = Open();
+  WriteAll(*file);
+  ASSERT_TRUE(WaitForSeal(*file));
+  file->Drop(2, ChunkState::kUnverified);
+  EXPECT_TRUE(file->usable());
+  EXPECT_TRUE(file->sealed());
+  EXPECT_EQ(file->state(2), ChunkState::kPresent);
+  file->Drop(2, ChunkState::kPresent);
+  EXPECT_FALSE(file->usable());
 }
 
 TEST_F(StoreTest, CompleteFileIsSealedAndBelievedAfterAReboot) {
@@ -167,7 +180,7 @@ TEST_F(StoreTest, ATouchedSealedFileIsVerifiedAgain) {
     SCOPED_TRACE(while_open);
     auto file = Open();
     for (uint32_t i = 0; i < kChunks; ++i) {
-      if (file->state(i) == ChunkState::kUnverified) file->Drop(i);
+      if (file->state(i) == ChunkState::kUnverified) file->Drop(i, ChunkState::kUnverified);
     }
     WriteAll(*file);
     ASSERT_TRUE(WaitForSeal(*file));
@@ -192,7 +205,7 @@ TEST_F(StoreTest, ATouchedSealedFileIsVerifiedAgain) {
       ExpectChunk(*anew, i);
       ASSERT_OK(anew->Confirm(i));
     }
-    anew->Drop(1);
+    anew->Drop(1, ChunkState::kUnverified);
     Write(*anew, 1);
     ASSERT_TRUE(WaitForSeal(*anew));
     ExpectChunk(*anew, 1);
@@ -229,7 +242,7 @@ TEST_F(StoreTest, ATouchedUnsealedFileIsVerifiedAgain) {
   EXPECT_EQ(file->state(3), ChunkState::kPresent);
   ASSERT_OK(file->Confirm(0));
   for (const uint32_t i : {1u, 2u}) {
-    file->Drop(i);
+    file->Drop(i, ChunkState::kUnverified);
     Write(*file, i);
   }
   ASSERT_TRUE(WaitForSeal(*file));

@@ -72,7 +72,7 @@ void Fill(ContentFile& file, const Truth& truth, std::mt19937_64& random) {
       if (Right(file, truth, chunk)) {
         ASSERT_OK(file.Confirm(chunk));
       } else {
-        file.Drop(chunk);
+        file.Drop(chunk, ChunkState::kUnverified);
       }
     }
     ASSERT_OK(Write(file, truth, chunk));
@@ -185,7 +185,7 @@ void PowerLossTest::Workload(DiskRecorder& disk, const std::string& root) {
     store.reset();
     store = Store(root);
     file = Open(*store, 1);
-    file->Drop(0);
+    file->Drop(0, file->state(0));
   }
   FillAndSeal(disk, *store, 1);
   ASSERT_OK(store->Put(truths_[2].spec, truths_[2].bytes));  // whole

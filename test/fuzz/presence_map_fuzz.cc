@@ -92,7 +92,7 @@ void FuzzPresenceMap(Bytes input_bytes) {
   // It can be used, whatever was there. Not all of it: a content that becomes complete is sealed in the background.
   const std::string bytes(kChunkSize, 'n');
   if ((*file)->sealed()) return;
-  if ((*file)->state(0) != cache::ChunkState::kAbsent) (*file)->Drop(0);
+  (*file)->Drop(0, (*file)->state(0));
   HEADRACE_CHECK((*file)->WriteChunk(0, 0, {reinterpret_cast<const uint8_t*>(bytes.data()), bytes.size()}).ok());
   HEADRACE_CHECK((*file)->state(0) == cache::ChunkState::kPresent && !(*file)->complete());
 }
