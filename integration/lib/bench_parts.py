@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench_core import GIB, memory_kib
 from bench_net import REGISTRY
-from sandbox import Daemon, Failed, check, need_program, run, say
+from sandbox import Daemon, Failed, answers, check, need_program, run, say
 
 TICKS = os.sysconf("SC_CLK_TCK")
 LEVEL = 3  # zstd level of all images here; headrace's default
@@ -134,7 +134,7 @@ class Fused:
         if cgroup:
             argv = ["sh", "-c", f"echo $$ >{cgroup}/cgroup.procs && exec \"$@\"", "sh", *argv]
         self.daemon = Daemon(bench.box, name, argv)
-        self.daemon.wait_until(lambda: self.control.exists() and os.path.ismount(self.mount_point), "its mount and control socket")
+        self.daemon.wait_until(lambda: answers(self.control) and os.path.ismount(self.mount_point), "its mount and control socket")
         self.pid = self.daemon.process.pid
 
     def _ctl(self, *arguments, timeout=120):

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from oci import sha256_file
-from sandbox import BUILD, Daemon, Failed, check, need_program, run
+from sandbox import BUILD, Daemon, Failed, answers, check, need_program, run
 
 
 def fused_ctl(socket, *arguments, timeout=90):
@@ -33,7 +33,7 @@ class Node:
         fused = need_program(BUILD / "bin/headrace-fused", "headrace-fused")
         self.daemon = Daemon(box, name, [*prefix, fused, "--config", text, "--root", self.root / "fused", "--mountpoint", self.mount_point,
                                          "--control-socket", self.socket, *arguments], env)
-        self.daemon.wait_until(lambda: self.socket.exists() and os.path.ismount(self.mount_point), "its mount and control socket")
+        self.daemon.wait_until(lambda: answers(self.socket) and os.path.ismount(self.mount_point), "its mount and control socket")
 
     def mount(self, ref, layout, first_id=1):
         """The image's directory. layout: an OCI layout with the same image; its manifest is what containerd would have pulled."""

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from parts import REGISTRY, Containerd, Pod, Registry, _may_lower_oom_score, check_sums, headrace_build, make_model, program_directory, reader_reports
-from sandbox import DEPS, Daemon, Failed, Skip, check, run, say
+from sandbox import DEPS, Daemon, Failed, Skip, answers, check, run, say
 from supervisor import Supervisor
 
 PAUSE, READER, MODEL, COLD = f"{REGISTRY}/pause:1", f"{REGISTRY}/reader:1", f"{REGISTRY}/model:1", f"{REGISTRY}/cold:1"
@@ -250,7 +250,7 @@ class InstalledContainerd(NodeContainerd):
     def start(self):
         program = "/usr/local/bin/containerd" if (self.node.root / "usr/local/bin/containerd").exists() else "/usr/bin/containerd"
         self.daemon = Daemon(self.box, "containerd", ["chroot", self.node.root, program], {"PATH": "/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"})
-        self.daemon.wait_until(self.socket.exists, "its socket")
+        self.daemon.wait_until(lambda: answers(self.socket), "its socket")
         self.await_ready()
         self.starts += 1
 

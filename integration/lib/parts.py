@@ -10,7 +10,7 @@ import string
 import time
 from pathlib import Path
 
-from sandbox import BUILD, DEPS, TOOLS, Daemon, Failed, check, need_program, run
+from sandbox import BUILD, DEPS, TOOLS, Daemon, Failed, answers, check, need_program, run
 
 REGISTRY = "127.0.0.1:5000"
 CAP_SYS_RESOURCE = 24
@@ -90,10 +90,10 @@ class Headrace:
         self.fused = Daemon(box, f"{name}-fused", [
             *prefix, fused, *shared, "--root", self.root / "fused", "--mountpoint", self.mount_point, "--control-socket", control,
             *fused_arguments])
-        self.fused.wait_until(lambda: control.exists() and os.path.ismount(self.mount_point), "its mount and control socket")
+        self.fused.wait_until(lambda: answers(control) and os.path.ismount(self.mount_point), "its mount and control socket")
         self.snapshotter = Daemon(box, f"{name}-snapshotter", [
             *prefix, snapshotter, *shared, "--root", self.root / "snapshotter", "--socket", self.socket, "--control-socket", control])
-        self.snapshotter.wait_until(self.socket.exists, "its socket")
+        self.snapshotter.wait_until(lambda: answers(self.socket), "its socket")
 
     def stop(self):
         self.snapshotter.stop()
@@ -146,7 +146,7 @@ class Containerd:
         config.write_text(maker(headrace, pause_image))
         self.daemon = Daemon(box, name, [*prefix, program, "--config", config, "--log-level", "info"],
                              {"PATH": f"{self.bin}:{os.environ['PATH']}"})
-        self.daemon.wait_until(self.socket.exists, "its socket")
+        self.daemon.wait_until(lambda: answers(self.socket), "its socket")
         self.cri("ready", "--timeout", "30", timeout=60)
 
     def _common(self, headrace):

@@ -12,6 +12,7 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -66,6 +67,16 @@ def run(argv, timeout=600, quiet=True, **kwargs):
     if not quiet:
         print(done.stdout, end="", flush=True)
     return done.stdout
+
+
+def answers(path):
+    """Somebody listens at the unix socket: a file of that name may be what a process that was killed has left."""
+    with socket.socket(socket.AF_UNIX) as end:
+        try:
+            end.connect(str(path))
+        except OSError:
+            return False
+    return True
 
 
 class Daemon:

@@ -1,9 +1,11 @@
 """The parts of integration/soak."""
 
 import collections
+import fcntl
 import os
 import random
 import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -72,9 +74,14 @@ class Node:
             need_program(BUILD / "bin/headrace-fused", "headrace-fused"), "--config", config, "--root", self.root / "fused",
             "--mountpoint", self.mount_point, "--control-socket", self.control])
         self.fused.wait_ready()
+        # As headrace-snapshotter.socket: calls wait for the next process.
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.socket))
+        self.listener.listen(64)
         self.snapshotter = Supervisor(box, "headrace-snapshotter", [
             need_program(BUILD / "bin/headrace-snapshotter", "headrace-snapshotter"), "--config", config, "--root", self.root / "snapshotter",
-            "--socket", self.socket, "--control-socket", self.control], keeps=False)
+            "--socket", self.socket, "--control-socket", self.control],
+            keeps=False, listen={"snapshotter": fcntl.fcntl(self.listener, fcntl.F_DUPFD_CLOEXEC, 10)})
         self.snapshotter.wait_ready()
 
     def threads(self):
@@ -198,10 +205,14 @@ class Soak:
             attempt += 1
             try:
                 return Pod(self.containerd, f"{name}-{attempt}", containers)
-            except Failed:
+            except Failed as error:
                 for pod in self.containerd.cri("pods"):
                     if pod.get("name") == f"{name}-{attempt}":
                         self.containerd.cri("remove-pod", pod["id"])
+                # A containerd that starts asks the snapshotter about each image, and forgets those where that call was cut off. The kubelet pulls what is not there.
+                if "failed to resolve image" in str(error):
+                    self.count("images that containerd forgot")
+                    self.containerd.cri("pull", READER, timeout=120)
                 raise
         self.retry(f"pull of {image}", lambda: self.containerd.cri("pull", image, timeout=120))
         return self.retry(f"pod {name}", once)
@@ -381,6 +392,7 @@ class Soak:
             self.containerd.ctr("-n", "k8s.io", "leases", "rm", "--sync", line.split()[0])
             self.count("leases of interrupted pulls")
         say(f"  leases of interrupted pulls: {self.counts['leases of interrupted pulls']}")
+        say(f"  images that containerd forgot when it was started: {self.counts['images that containerd forgot']}")
 
     @staticmethod
     def until(what, condition, show=lambda: "", timeout=60):
