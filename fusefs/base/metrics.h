@@ -49,6 +49,7 @@ namespace headrace {
   X(cache_evicted_contents, "headrace_cache_evicted_contents_total", "counter", "contents removed from the local cache") \
   X(cache_evicted_bytes, "headrace_cache_evicted_bytes_total", "counter", "bytes of the disk that this freed")          \
   X(cache_evicted_mounted_bytes, "headrace_cache_evicted_mounted_bytes_total", "counter", "of these, in contents that a mount shows") \
+  X(cache_given_back_bytes, "headrace_cache_given_back_bytes_total", "counter", "what readers have behind them, of files in use, given back for want of room") \
   X(fuse_reads, "headrace_fuse_reads_total", "counter", "FUSE READ requests answered")                              \
   X(fuse_read_bytes, "headrace_fuse_read_bytes_total", "counter", "bytes in answered FUSE READ requests")           \
   X(fuse_read_errors, "headrace_fuse_read_errors_total", "counter", "FUSE READ requests answered with an error")    \

@@ -43,6 +43,8 @@ CacheUsage ContentStore::Usage() const {
 
 bool ContentStore::HasRoom(uint64_t bytes) const { return shared_->MayWrite() && shared_->space.HasRoom(bytes); }
 
+void ContentStore::SetUnderWay(uint64_t bytes) { shared_->space.SetUnderWay(bytes); }
+
 void ContentStore::ListDirectory(const std::string& directory, std::vector<StoredContent>& out) {
   std::unordered_map<Digest, StoredContent> here;
   std::error_code ignored;

@@ -11,6 +11,7 @@
 
 #include "fusefs/base/little_endian.h"
 #include "fusefs/base/log.h"
+#include "fusefs/cache/content_parts.h"
 #include "fusefs/cache/map_format.h"
 #include "fusefs/cache/store_shared.h"
 
@@ -270,8 +271,10 @@ Status ContentFile::WriteChunk(uint32_t chunk, uint64_t offset, std::span<const 
   if (!shared_->MayWrite()) return UnavailableError("the cache rests after a failed write");
   const uint64_t room = bytes.size() + kBlockRoom;
   if (!shared_->space.Reserve(room)) return ResourceExhaustedError("the cache is full");
-  Status status = WriteData(offset, bytes);
+  const ChunkTurn turn(*this, chunk);
+  Status status = turn ? WriteData(offset, bytes) : UnavailableError("the chunk is being given back");
   shared_->space.Release(room);
+  if (!turn) return status;
   if (status.ok()) {
     status = SetPresent(chunk);
     Metrics::Add(shared_->metrics.cache_write_bytes, static_cast<int64_t>(bytes.size()));  // who sees it counted finds it present
@@ -282,7 +285,7 @@ Status ContentFile::WriteChunk(uint32_t chunk, uint64_t offset, std::span<const 
   return status;
 }
 
-bool ContentFile::HasRoom(uint64_t bytes) const { return shared_->MayWrite() && shared_->space.HasRoom(bytes + kBlockRoom); }
+bool ContentFile::HasRoom(uint64_t bytes) const { return shared_->MayWrite() && shared_->space.HasRoomAhead(bytes + kBlockRoom); }
 
 bool ContentFile::HasSpare(uint64_t bytes) const { return shared_->MayWrite() && shared_->space.HasSpare(bytes + kBlockRoom); }
 
@@ -292,9 +295,12 @@ Status ContentFile::WriteUnmarked(uint64_t offset, std::span<const uint8_t> byte
   return WriteData(offset, bytes);
 }
 
-Status ContentFile::Confirm(uint32_t chunk) {
+Status ContentFile::Confirm(uint32_t chunk, uint64_t epoch) {
   if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
   if (state(chunk) == ChunkState::kPresent) return {};
+  const ChunkTurn turn(*this, chunk);
+  // After the turn began: from then on nothing is given back.
+  if (!turn || this->epoch() != epoch) return UnavailableError(data_path_ + " lost chunks meanwhile");
   return SetPresent(chunk);
 }
 
@@ -302,6 +308,8 @@ Status ContentFile::MarkHole(uint32_t chunk, uint64_t offset, uint64_t size) {
   HEADRACE_CHECK(offset <= spec_.size && size <= spec_.size - offset);
   if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
   if (state(chunk) == ChunkState::kPresent) return {};
+  const ChunkTurn turn(*this, chunk);
+  if (!turn) return UnavailableError("the chunk is being given back");
   if (size > 0) {
     HR_RETURN_IF_ERROR(BeginChange());
     Status punched;

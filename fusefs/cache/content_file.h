@@ -18,6 +18,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fusefs/base/digest.h"
@@ -87,16 +88,23 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   // Writes the bytes of a verified chunk, then its presence; the last one starts sealing in the background. An error is counted and
   // pauses writing of the whole store for a moment (Unavailable meanwhile, not counted). ResourceExhausted: no room within the limits; nothing was written, the evictor makes some.
   Status WriteChunk(uint32_t chunk, uint64_t offset, std::span<const uint8_t> bytes);
-  // The disk would take so many bytes now, as far as one can know: nothing need be fetched that only the cache wants if it would not.
+  // The disk would take so many bytes after those that are under way (ContentStore::SetUnderWay), as far as one can know: nothing need be fetched that only the cache wants if it would not.
   bool HasRoom(uint64_t bytes) const;
   // The same without anything being evicted for it.
   bool HasSpare(uint64_t bytes) const;
-  // The unverified chunk was read and its digest matched.
-  Status Confirm(uint32_t chunk);
+  // What the cache may hold of all contents, as far as one can know.
+  uint64_t CacheBytes() const;
+  // So many bytes would make something go, and there is nothing that may: everything in the cache is in use or pinned. Only GiveBack helps then.
+  bool IsStuck(uint64_t bytes) const;
+  // The unverified chunk was read in `epoch`, and its digest matched. Unavailable: chunks ceased to be here since, it may be one of them.
+  Status Confirm(uint32_t chunk, uint64_t epoch);
   // The chunk is zeros and needs no bytes: makes a hole of it and marks it present.
   Status MarkHole(uint32_t chunk, uint64_t offset, uint64_t size);
   // The chunk's bytes are wrong or cannot be read. `seen`: its state when they were read; nothing happens to an unverified chunk that others wrote or confirmed since.
   void Drop(uint32_t chunk, ChunkState seen);
+  // Makes room: the chunks [first, end), which are [offset, offset + size) of the file, are absent from now on and their bytes the file system's again. Nothing happens, and 0 comes back, if
+  // one of them is not kPresent or is being written, and to a file that is complete. Blocks on the local disk.
+  uint64_t GiveBack(uint32_t first, uint32_t end, uint64_t offset, uint64_t size);
 
  private:
   friend class ContentStore;
@@ -109,6 +117,8 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   // For ContentStore: bytes of chunks that all are confirmed when all are written.
   Status WriteUnmarked(uint64_t offset, std::span<const uint8_t> bytes);
   Status SetPresent(uint32_t chunk);
+  // Around everything that ends with SetPresent: the chunk is not given back meanwhile. False if it is just being given back.
+  class ChunkTurn;
   // Around everything of ours that changes the data file: its size is right, and whatever changes its times in between is us.
   Status BeginChange();
   Status EndChange();
@@ -117,6 +127,8 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   Status StillOurs();
   bool IsOurs() HR_REQUIRES(mu_);
   void Doubt() HR_REQUIRES(mu_);
+  // The chunks are absent, and nobody writes them before leaving_ is empty again. False: they may not go.
+  bool BeginLeaving(uint32_t first, uint32_t end);
   void MaybeSeal();
   Status Seal();
   void SealEnded();
@@ -142,6 +154,8 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   Mutex mu_;                                           // transitions of missing_, sealed_, damaged_; never held across I/O (fstat of an open local file is none)
   bool sealing_ HR_GUARDED_BY(mu_) = false;
   unsigned changing_ HR_GUARDED_BY(mu_) = 0;  // changes of ours under way; while there are any, the times say nothing
+  std::vector<uint32_t> busy_ HR_GUARDED_BY(mu_);                        // chunks that are about to be present, each as often as somebody is at it
+  std::pair<uint32_t, uint32_t> leaving_ HR_GUARDED_BY(mu_) = {0, 0};    // chunks that are being given back: [first, end)
   DataIdentity ours_ HR_GUARDED_BY(mu_);      // the data file after the last change of ours
   std::vector<std::function<void()>> on_seal_end_ HR_GUARDED_BY(mu_);
   std::atomic<uint64_t> not_written_back_{0};          // bytes given to the page cache since writing to the disk was last begun

@@ -122,6 +122,7 @@ Result<bool> ContentStore::Place(const ContentSpec& spec, const std::function<St
 Status ContentStore::WriteInto(const ContentSpec& spec, const std::function<Status(uint64_t offset, std::span<uint8_t> out)>& read) {
   HR_ASSIGN_OR_RETURN(std::shared_ptr<ContentFile> file, Open(spec));
   if (file->complete()) return OkStatus();
+  const uint64_t epoch = file->epoch();
   // Chunks may be of any size, and their places are not known here: all bytes first, then all marks.
   std::vector<uint8_t> buffer(std::min<uint64_t>(spec.size, kCopyBytes));
   for (uint64_t offset = 0; offset < spec.size; offset += buffer.size()) {
@@ -129,7 +130,10 @@ Status ContentStore::WriteInto(const ContentSpec& spec, const std::function<Stat
     HR_RETURN_IF_ERROR(read(offset, piece));
     HR_RETURN_IF_ERROR(file->WriteUnmarked(offset, piece));
   }
-  for (uint32_t i = 0; i < spec.chunk_count; ++i) HR_RETURN_IF_ERROR(file->Confirm(i));
+  for (uint32_t i = 0; i < spec.chunk_count; ++i) {
+    const Status confirmed = file->Confirm(i, epoch);
+    if (!confirmed.ok() && confirmed.code() != StatusCode::kUnavailable) return confirmed;  // it was given back meanwhile, for want of room
+  }
   return OkStatus();
 }
 

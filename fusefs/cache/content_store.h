@@ -143,6 +143,8 @@ class ContentStore {
 
   CacheUsage Usage() const;
   bool HasRoom(uint64_t bytes) const;
+  // So many bytes are on their way to it: room is made for them.
+  void SetUnderWay(uint64_t bytes);
   // Every content on the disk. Looks at all files.
   std::vector<StoredContent> List();
   // Evicts by hand, in the order of eviction. Waits for the evictor's thread.

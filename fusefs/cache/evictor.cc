@@ -72,6 +72,7 @@ void Evictor::Run() {
     const bool too_much = space.Excess() > 0;
     const bool fruitless = too_much && MakeRoom() == 0;
     const auto now = std::chrono::steady_clock::now();
+    space.SetStuck(fruitless);
     space.PassEnded();
     if (now >= age_at && max_age_s_.load(std::memory_order_relaxed) > 0) {
       ForgetOld();

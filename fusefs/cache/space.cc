@@ -34,6 +34,12 @@ SpaceLimits Space::limits() const {
 
 uint64_t Space::used() const { return static_cast<uint64_t>(std::max<int64_t>(0, used_.load(std::memory_order_relaxed))); }
 
+uint64_t Space::Capacity() const {
+  if (const uint64_t budget = budget_.load(std::memory_order_relaxed); budget != 0) return budget;
+  const uint64_t free = Free();
+  return used() + free - std::min(free, Floor());
+}
+
 uint64_t Space::Free() const {
   struct statvfs fs;
   if (::statvfs(root_.c_str(), &fs) != 0) return 0;
@@ -81,6 +87,12 @@ bool Space::Reserve(uint64_t bytes) {
   return false;
 }
 
+bool Space::HasRoomAhead(uint64_t bytes) {
+  if (HasRoom(under_way_.load(std::memory_order_relaxed) + bytes)) return true;
+  Wake();
+  return false;
+}
+
 bool Space::ReserveUntil(uint64_t bytes, TimePoint deadline) {
   for (;;) {
     uint64_t passes = 0;
@@ -117,6 +129,7 @@ void Space::Correct(uint64_t bytes, uint64_t version) {
 
 // `budget_share` of what lies between the budget and its low mark may be used.
 uint64_t Space::ExcessOver(double budget_share, double floor_share, uint64_t more) const {
+  more += under_way_.load(std::memory_order_relaxed);
   uint64_t excess = 0;
   if (const uint64_t budget = budget_.load(std::memory_order_relaxed); budget != 0) {
     const uint64_t low = budget / 100 * low_percent_.load(std::memory_order_relaxed);
@@ -135,7 +148,7 @@ uint64_t Space::ExcessOver(double budget_share, double floor_share, uint64_t mor
 uint64_t Space::Excess() const { return ExcessOver(0.5, kFloorBegin); }
 uint64_t Space::StillExcess() const { return ExcessOver(0, kFloorEnd); }
 
-bool Space::HasSpare(uint64_t bytes) const { return HasRoom(bytes) && ExcessOver(0.5, kFloorBegin, bytes) == 0; }
+bool Space::HasSpare(uint64_t bytes) const { return HasRoom(under_way_.load(std::memory_order_relaxed) + bytes) && ExcessOver(0.5, kFloorBegin, bytes) == 0; }
 
 bool Space::WaitForWork(TimePoint deadline) {
   MutexLock lock(mu_);

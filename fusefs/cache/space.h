@@ -39,8 +39,12 @@ class Space {
   bool ReserveUntil(uint64_t bytes, TimePoint deadline);
   // Reserve would do, as far as one can know. Counts nothing, wakes nobody.
   bool HasRoom(uint64_t bytes) const;
-  // The same without anything being evicted for it.
+  // HasRoomAhead without anything being evicted for it.
   bool HasSpare(uint64_t bytes) const;
+  // So many bytes come next without having asked: room is made for them, and whoever asks whether more may come (HasRoomAhead) is told of what they leave.
+  void SetUnderWay(uint64_t bytes) { under_way_.store(bytes, std::memory_order_relaxed); }
+  // HasRoom behind what is under way. If not, the evictor is woken.
+  bool HasRoomAhead(uint64_t bytes);
   // What is on the disk grew or shrank.
   void Add(int64_t change);
 
@@ -54,6 +58,8 @@ class Space {
   void Correct(uint64_t bytes, uint64_t version);
 
   uint64_t used() const;
+  // The budget; without one what is used and what is free above the floor.
+  uint64_t Capacity() const;
   // Bytes free on the file system, as statvfs(3) says now; 0 if it does not.
   uint64_t Free() const;
   // The floor in force.
@@ -74,6 +80,9 @@ class Space {
   void Hurry();
   // A content that was in use may be evicted now. Cheap while nobody rests.
   void LetGo();
+  // The evictor's last look found nothing that may go, and there is too much.
+  bool stuck() const { return stuck_.load(std::memory_order_acquire); }
+  void SetStuck(bool stuck) { stuck_.store(stuck, std::memory_order_release); }
   uint64_t let_go() const { return let_go_.load(std::memory_order_acquire); }
   void Stop();
   bool stopping() const { return stopping_.load(std::memory_order_acquire); }
@@ -87,10 +96,12 @@ class Space {
   std::atomic<uint64_t> budget_{0}, low_percent_{90}, free_min_{0};
   std::atomic<int64_t> used_{0};
   std::atomic<int64_t> reserved_{0};
+  std::atomic<uint64_t> under_way_{0};
   std::atomic<uint64_t> version_{0};
   std::atomic<bool> counted_{false};
   std::atomic<uint64_t> let_go_{0};
   std::atomic<bool> resting_{false};
+  std::atomic<bool> stuck_{false};
   std::atomic<bool> stopping_{false};
   // Bytes above the floor that may still be written before the file system is asked again.
   std::atomic<int64_t> allowance_{0};

@@ -280,11 +280,12 @@ void Content::FetchAll() {
 void Content::Verify(const std::shared_ptr<Flight>& flight) {
   const format::Chunk& c = chunk(flight->chunk);
   Buffer bytes = core_->buffers->Get(c.size);
+  const uint64_t epoch = file_->epoch();
   const bool good = bytes.valid() && file_->Read(c.file_offset, bytes.bytes()).ok() &&
                     Digest::Of(std::as_const(bytes).bytes()) == c.digest;
   if (good) {
     Metrics::Add(core_->metrics.cache_hit_bytes, static_cast<int64_t>(c.size));
-    Status status = file_->Confirm(flight->chunk);
+    Status status = file_->Confirm(flight->chunk, epoch);
     if (!status.ok()) log::Debug("presence not confirmed file=\"{}\" error=\"{}\"", name_, status.ToString());
     return Deliver(flight, std::move(bytes), Origin::kCache);
   }
@@ -335,6 +336,7 @@ void Content::Deliver(const std::shared_ptr<Flight>& flight, Buffer bytes, Origi
   if (in_cache && StateOf(index) == cache::ChunkState::kPresent) {
     Forget(flight);
   } else {
+    if (IsStuck(verified.size())) tracker_.LeaveHoles();  // who reads it has it, or asks again
     core_->KeepUnwritten(shared_from_this(), flight, verified.size());
   }
 }

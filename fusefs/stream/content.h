@@ -71,8 +71,16 @@ class Content : public FileContent, public std::enable_shared_from_this<Content>
     bool more = false;                  // null range: something is left, but not within `room` (or a part is being verified first)
     bool full = false;                  // the cache takes nothing now
   };
-  // The next absent chunks, as its tracker says, as one range of about `bytes` (a chunk at least) that costs at most `room`.
-  Planned PlanRange(uint64_t room, uint64_t bytes, RangeKind kind);
+  // The next absent chunks, as its tracker says, as one range of about `bytes` (a chunk at least) that costs at most `room`. When everything in the cache is in use they can only wait for
+  // their readers in memory: while the leads of all are less than `lead_max`.
+  Planned PlanRange(uint64_t room, uint64_t bytes, RangeKind kind, uint64_t lead_max);
+  // So many bytes fit without anything being evicted; and how many there are at most.
+  bool HasSpare(uint64_t bytes) const { return !file_ || file_->HasSpare(bytes); }
+  uint64_t CacheBytes() const { return file_ ? file_->CacheBytes() : 0; }
+  // Everything in the cache is in use: so many bytes more would not fit.
+  bool IsStuck(uint64_t bytes) const { return file_ && file_->IsStuck(bytes); }
+  // Gives back about `bytes` of the cache that readers have behind them, so that what is before them fits; how many it were.
+  uint64_t GiveBack(uint64_t bytes);
 
   // FileContent
   uint64_t size() const override { return spec_.size; }

@@ -86,10 +86,15 @@ std::shared_ptr<Flight> Content::TakeUnverified(uint32_t index) {
   return flight;
 }
 
-Content::Planned Content::PlanRange(uint64_t room, uint64_t bytes, RangeKind kind) {
+Content::Planned Content::PlanRange(uint64_t room, uint64_t bytes, RangeKind kind, uint64_t lead_max) {
   if (!Plannable()) return {};
   // Nothing is evicted for what nobody asked for.
-  if (!(kind == RangeKind::kFill ? file_->HasSpare(bytes) : file_->HasRoom(bytes))) return {.range = nullptr, .more = true, .full = true};
+  if (!(kind == RangeKind::kFill ? file_->HasSpare(bytes) : file_->HasRoom(bytes))) {
+    const uint64_t lead = tracker_.Lead();
+    const uint64_t lead_each = lead_max / std::max<uint64_t>(1, tracker_.cursors());
+    if (kind != RangeKind::kReadAhead || lead >= lead_each || !file_->IsStuck(bytes)) return {.range = nullptr, .more = true, .full = true};
+    bytes = std::min(bytes, lead_each - lead);
+  }
   for (;;) {
     const uint64_t position = tracker_.NextPosition();
     if (position >= spec_.size) return {};
@@ -119,6 +124,25 @@ Content::Planned Content::PlanRange(uint64_t room, uint64_t bytes, RangeKind kin
     if (unverified) core_->PostVerify([self = shared_from_this(), unverified] { self->Verify(unverified); });
     if (!plan.ranges.empty()) return {plan.ranges.front(), true};
   }
+}
+
+uint64_t Content::GiveBack(uint64_t bytes) {
+  uint64_t given = 0;
+  while (Plannable() && given < bytes) {
+    const std::optional<ReadTracker::Part> part = tracker_.Behind();
+    if (!part) break;
+    uint32_t first = ChunkAt(part->begin);
+    if (chunk(first).file_offset < part->begin) ++first;
+    // One chunk in the middle is none: it may be read from both sides.
+    uint32_t end = first;
+    uint64_t size = 0;
+    const auto goes = [&](uint32_t i) { return i < spec_.chunk_count && chunk(i).file_offset + chunk(i).size <= part->end; };
+    while (goes(end) && chunk(end).kind != format::ChunkKind::kZeros && StateOf(end) == cache::ChunkState::kPresent && given + size < bytes) size += chunk(end++).size;
+    if (end == first && !goes(first)) break;  // less than a chunk: until the reader is further
+    if (end > first) given += file_->GiveBack(first, end, chunk(first).file_offset, size);
+    tracker_.GaveBack(part->begin, end > first ? chunk(first).file_offset + size : chunk(end).file_offset + chunk(end).size);
+  }
+  return given;
 }
 
 }  // namespace headrace::stream

@@ -19,14 +19,23 @@ constexpr std::chrono::seconds kTrimAfter{2};
 // Files of an image that were touched and are not all here: each keeps descriptors of its cache file open.
 constexpr size_t kTouchedMax = 1024;
 constexpr size_t kOpenedSmallMax = 1024;
+// Shards that came before anybody touched them and are kept open: so many, of a quarter of the cache (but one may always be ahead), for so long.
+constexpr size_t kAheadMax = 64;
+constexpr uint64_t kAheadShare = 4;
+constexpr std::chrono::seconds kAheadFor{60};
+// Half of what is kept in memory of what the cache does not take (core.cc).
+constexpr uint64_t kMemoryLead = uint64_t{32} << 20;
+// At once of what readers have behind them: less often than once a range.
+constexpr unsigned kGiveBackRanges = 4;
 // The kernel reads ahead in several requests, and its workers take them in any order: when a file is touched first, those get the connections that are there before anything is planned.
 constexpr std::chrono::milliseconds kFirstReads{2};
 
 }  // namespace
 
-Planner::Planner(std::shared_ptr<Core> core, Opener open)
+Planner::Planner(std::shared_ptr<Core> core, Opener open, std::function<void(uint64_t)> under_way)
     : core_(std::move(core)),
       open_(std::move(open)),
+      under_way_(std::move(under_way)),
       files_(core_->options.small_file_bytes),
       neighbours_(core_->options.small_file_bytes),
       tuner_(core_->options.ranges_first, core_->options.ranges_max) {}
@@ -53,6 +62,7 @@ void Planner::Stop() {
   wake_.NotifyAll();
   if (thread_.joinable()) thread_.join();
   touched_.clear();
+  ahead_.clear();
   next_.reset();
   fill_.reset();
   neighbour_.reset();
@@ -110,11 +120,15 @@ void Planner::Run() {
     poked_.store(false, std::memory_order_release);
     const bool first_touch = TakeInbox();
     const TimePoint now = std::chrono::steady_clock::now();
+    if (!ahead_.empty() && now - touched_at_ > kAheadFor) {
+      ahead_.clear();
+      ahead_enough_ = true;
+    }
     if (first_touch && !holding_) hold_until_ = now + kFirstReads;
     holding_ = (holding_ || first_touch) && now < hold_until_;
     if (holding_) continue;
     Tune(now);
-    cache_full_ = false;
+    cache_full_ = stuck_ = false;
     PlanAll();
   }
 }
@@ -124,6 +138,7 @@ TimePoint Planner::NextWake(TimePoint now) {
   if (core_->scheduler->active() > 0) wake = std::min(wake, now + WindowTuner::kTick);
   if (fill_) wake = std::min(wake, now + kFillTick);
   if (cache_full_) wake = std::min(wake, now + kFullTick);
+  if (!ahead_.empty()) wake = std::min(wake, std::max(touched_at_ + kAheadFor, now));
   if (holding_) wake = std::min(wake, hold_until_);
   MutexLock lock(mu_);
   if (rest_until_ > now) wake = std::min(wake, rest_until_);
@@ -133,6 +148,7 @@ TimePoint Planner::NextWake(TimePoint now) {
 void Planner::DropLayer(const LayerSource& layer) {
   const auto is_of = [&](const FilePlace& place) { return place.layer->blob.digest == layer.blob.digest; };
   std::erase_if(touched_, [&](const Known& known) { return is_of(known.place); });
+  std::erase_if(ahead_, [&](const Known& known) { return is_of(known.place); });
   if (next_ && is_of(next_->place)) next_.reset();
   if (fill_ && is_of(fill_->place)) fill_.reset();
   if (neighbour_ && is_of(neighbour_->place)) neighbour_.reset();
@@ -159,6 +175,9 @@ bool Planner::TakeInbox() {
     const bool known = std::any_of(touched_.begin(), touched_.end(), is_it);
     Known file{content, content->Place()};
     files_.Take(file.place);
+    std::erase_if(ahead_, is_it);
+    ahead_enough_ = false;
+    touched_at_ = std::chrono::steady_clock::now();
     fill_from_ = file.place;
     if (KindOf(file.place.meta().name) != FileKind::kPlain) last_ = file.place;
     if (known || touched_.size() >= kTouchedMax) continue;
@@ -179,6 +198,7 @@ void Planner::Tune(TimePoint now) {
 
 void Planner::PlanAll() {
   for (;;) {
+    under_way_(core_->scheduler->used() / 2);
     {
       MutexLock lock(mu_);
       if (stopping_ || rest_until_ > std::chrono::steady_clock::now()) return;
@@ -191,7 +211,7 @@ void Planner::PlanAll() {
       return;
     }
     if (PlanOne(room) == Step::kStarted) continue;
-    if (cache_full_) LetGo(std::chrono::steady_clock::now());
+    if (stuck_) LetGo(std::chrono::steady_clock::now());
     return;
   }
 }
@@ -206,6 +226,8 @@ Planner::Step Planner::PlanOne(uint64_t room) {
 }
 
 Planner::Step Planner::PlanTouched(uint64_t room, TimePoint now) {
+  const auto active = std::count_if(touched_.begin(), touched_.end(), [now](const Known& known) { return known.content->tracker().Active(now); });
+  lead_max_ = active > 0 ? kMemoryLead / static_cast<uint64_t>(active) : 0;
   while (!touched_.empty()) {
     auto best = touched_.end();
     uint64_t least = 0;
@@ -237,12 +259,42 @@ void Planner::LetGo(TimePoint now) {
     if (*ahead) files_.PutBack((*ahead)->place);
     ahead->reset();
   }
+  // The one that will be read last.
+  if (!ahead_.empty()) ahead_.pop_back();
+}
+
+void Planner::GiveBack(uint64_t bytes) {
+  uint64_t given = 0;
+  for (const Known& known : touched_) {
+    if (given >= bytes) return;
+    given += known.content->GiveBack(bytes - given);
+  }
+}
+
+void Planner::KeepAhead(Known file) {
+  if (ahead_.size() < kAheadMax) ahead_.push_back(std::move(file));
+}
+
+// While there is spare room, all that comes next is welcome. Where something must go for it, that should be what was read, not what is about to be: so no more than a part of the cache is ahead
+// of the readers, and nothing more when they stay away.
+bool Planner::MayPlanAhead(const Known& file) {
+  const std::shared_ptr<Content>& content = file.content;
+  if (content->HasSpare(tuner_.RangeBytes(core_->options.range_bytes_max))) return true;
+  if (ahead_enough_) return false;
+  uint64_t bytes = content->size();
+  for (const Known& known : ahead_) bytes += known.content->size();
+  return ahead_.empty() || bytes <= content->CacheBytes() / kAheadShare;
 }
 
 Planner::Step Planner::PlanFile(const Known& file, uint64_t room, RangeKind kind) {
   if (kind == RangeKind::kFill && fill_tokens_ < 0) return Step::kBlocked;
-  Content::Planned planned = file.content->PlanRange(room, tuner_.RangeBytes(core_->options.range_bytes_max), kind);
-  cache_full_ = cache_full_ || (planned.full && kind != RangeKind::kFill);
+  const uint64_t bytes = tuner_.RangeBytes(core_->options.range_bytes_max);
+  if (kind != RangeKind::kFill && file.content->IsStuck(bytes)) GiveBack(kGiveBackRanges * bytes);
+  Content::Planned planned = file.content->PlanRange(room, bytes, kind, lead_max_);
+  if (planned.full && kind != RangeKind::kFill) {
+    cache_full_ = true;
+    stuck_ = stuck_ || file.content->IsStuck(bytes);
+  }
   if (!planned.range) return planned.more ? Step::kBlocked : Step::kNothing;
   if (kind == RangeKind::kFill) fill_tokens_ -= static_cast<double>(planned.range->bytes());
   core_->scheduler->StartPlanned(planned.range);
@@ -259,8 +311,11 @@ template <typename Take>
 Planner::Step Planner::PlanSuccession(std::optional<Known>& current, uint64_t room, RangeKind kind, const Take& take) {
   for (;;) {
     if (current) {
+      const bool ahead = &current == &next_;
+      if (ahead && !MayPlanAhead(*current)) return Step::kBlocked;
       const Step step = PlanFile(*current, room, kind);
       if (step != Step::kNothing) return step;
+      if (ahead) KeepAhead(std::move(*current));
       current.reset();
     }
     const std::optional<FilePlace> place = take();

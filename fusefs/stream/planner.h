@@ -12,6 +12,7 @@
 #define HEADRACE_FUSEFS_STREAM_PLANNER_H_
 
 #include <atomic>
+#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -31,7 +32,8 @@ class Planner : public std::enable_shared_from_this<Planner> {
  public:
   using Opener = std::function<std::shared_ptr<Content>(const FilePlace&)>;
 
-  Planner(std::shared_ptr<Core> core, Opener open);
+  // `under_way`: told how many bytes are on their way to the cache, on the planner's thread; as long as Stop has not returned.
+  Planner(std::shared_ptr<Core> core, Opener open, std::function<void(uint64_t)> under_way);
   ~Planner();
   void Start();
   void Stop();
@@ -68,6 +70,11 @@ class Planner : public std::enable_shared_from_this<Planner> {
   void Tune(TimePoint now);
   void PlanAll();
   void LetGo(TimePoint now);
+  // Of what readers have behind them, when nothing else may leave the cache.
+  void GiveBack(uint64_t bytes);
+  void KeepAhead(Known file);
+  // Of a shard that nobody touched: what comes next of it may make others go.
+  bool MayPlanAhead(const Known& file);
   Step PlanOne(uint64_t room);
   Step PlanTouched(uint64_t room, TimePoint now);
   Step PlanFile(const Known& file, uint64_t room, RangeKind kind);
@@ -83,6 +90,7 @@ class Planner : public std::enable_shared_from_this<Planner> {
 
   const std::shared_ptr<Core> core_;
   const Opener open_;
+  const std::function<void(uint64_t)> under_way_;
   ImageFiles files_;
   std::atomic<unsigned> failures_{0};
   std::atomic<bool> poked_{false};
@@ -97,6 +105,9 @@ class Planner : public std::enable_shared_from_this<Planner> {
   // Its thread only.
   std::vector<Known> touched_;
   std::optional<Known> next_;      // the shard that is being planned before anybody touched it
+  std::deque<Known> ahead_;        // those that are here and nobody touched; they stay open, so that the evictor does not take them before what was read already
+  bool ahead_enough_ = false;      // nobody touched them for long: nothing more goes for what is ahead
+  TimePoint touched_at_{};         // when a file was touched last
   std::optional<Known> fill_;
   Neighbours neighbours_;
   std::optional<Known> neighbour_;
@@ -104,7 +115,9 @@ class Planner : public std::enable_shared_from_this<Planner> {
   std::optional<FilePlace> fill_from_;  // the file that was touched last
   WindowTuner tuner_;
   bool window_was_limit_ = false;
-  bool cache_full_ = false;
+  bool cache_full_ = false;        // nothing was planned for want of room; and everything in the cache is in use
+  bool stuck_ = false;
+  uint64_t lead_max_ = 0;          // of one of the files that are being read, when the cache takes nothing: what is ahead of its reader waits in memory
   bool holding_ = false;           // nothing is planned before hold_until_
   TimePoint hold_until_{};
   double fill_tokens_ = 0;         // bytes that the fill may ask for now

@@ -45,10 +45,12 @@ ReadTracker::Cursor& ReadTracker::CursorFor(uint64_t offset, uint64_t end) {
   if (best != nullptr) return *best;
   ++jumps_;
   if (cursors_.size() == kCursorsMax) {
-    cursors_.erase(std::min_element(cursors_.begin(), cursors_.end(),
-                                    [](const Cursor& a, const Cursor& b) { return a.stamp < b.stamp; }));
+    const auto oldest = std::min_element(cursors_.begin(), cursors_.end(), [](const Cursor& a, const Cursor& b) { return a.stamp < b.stamp; });
+    if (retired_.size() == kRetiredMax) retired_.erase(retired_.begin());
+    retired_.push_back(*oldest);
+    cursors_.erase(oldest);
   }
-  return cursors_.emplace_back(Cursor{offset, offset, offset, 0});
+  return cursors_.emplace_back(Cursor{offset, offset, offset, 0, offset});
 }
 
 bool ReadTracker::OnRead(FileKind kind, uint64_t offset, uint64_t size, TimePoint now) {
@@ -92,8 +94,56 @@ bool ReadTracker::Active(TimePoint now) const {
 
 uint64_t ReadTracker::NextPosition() {
   MutexLock lock(mu_);
-  const Cursor* cursor = LeastServed();
-  return cursor != nullptr ? cursor->plan : sweep_;
+  for (;;) {
+    Cursor* cursor = LeastServed();
+    if (cursor == nullptr) return leave_holes_ ? size_ : sweep_;
+    const uint64_t next = leave_holes_ ? SkipRead(*cursor) : cursor->plan;
+    if (next == cursor->plan) return next;
+    cursor->plan = next;
+  }
+}
+
+uint64_t ReadTracker::SkipRead(const Cursor& cursor) const {
+  uint64_t next = cursor.plan;
+  for (const std::vector<Cursor>* cursors : {&cursors_, &retired_}) {
+    for (const Cursor& other : *cursors) {
+      // (One that began within that part reads it again.)
+      if (cursor.begin < other.begin && next >= other.begin && next < other.read) next = other.read;
+    }
+  }
+  return next;
+}
+
+std::optional<ReadTracker::Part> ReadTracker::Behind() const {
+  MutexLock lock(mu_);
+  std::optional<Part> first;
+  const auto look = [&](const Cursor& cursor, uint64_t end) HR_REQUIRES(mu_) {
+    Part part{cursor.given, end};
+    // Another one comes after it, and has that part before it or just around it.
+    for (const Cursor& other : cursors_) {
+      const uint64_t around = std::max(other.begin, other.read > kSlack ? other.read - kSlack : 0);
+      if (&other != &cursor && around < part.end && other.plan + kSlack > part.begin) part.end = std::max(around, part.begin);
+    }
+    if (part.begin < part.end && (!first || part.begin < first->begin)) first = part;
+  };
+  for (const Cursor& cursor : cursors_) look(cursor, cursor.read > kSlack ? cursor.read - kSlack : 0);
+  for (const Cursor& cursor : retired_) look(cursor, cursor.read);
+  return first;
+}
+
+void ReadTracker::GaveBack(uint64_t from, uint64_t to) {
+  MutexLock lock(mu_);
+  leave_holes_ = true;
+  for (std::vector<Cursor>* cursors : {&cursors_, &retired_}) {
+    for (Cursor& cursor : *cursors) {
+      if (cursor.given >= from && cursor.given < to) cursor.given = std::min(to, cursor.read);
+    }
+  }
+}
+
+void ReadTracker::LeaveHoles() {
+  MutexLock lock(mu_);
+  leave_holes_ = true;
 }
 
 void ReadTracker::Planned(uint64_t from, uint64_t to) {

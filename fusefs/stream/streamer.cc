@@ -26,10 +26,11 @@ class StreamerImpl : public Streamer {
  public:
   StreamerImpl(std::shared_ptr<Core> core, cache::ContentStore& store)
       : core_(std::move(core)), store_(store), empty_(std::make_shared<EmptyContent>()) {
-    planner_ = std::make_shared<Planner>(core_, [this](const FilePlace& place) {
+    const auto open = [this](const FilePlace& place) {
       Result<std::shared_ptr<Content>> content = OpenContent(place.layer, place.entry);
       return content.ok() ? *content : nullptr;
-    });
+    };
+    planner_ = std::make_shared<Planner>(core_, open, [this](uint64_t bytes) { store_.SetUnderWay(bytes); });
     if (!core_->options.read_ahead) return;
     core_->SetPlanner(planner_);
     planner_->Start();

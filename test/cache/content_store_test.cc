@@ -44,12 +44,50 @@ TEST_F(StoreTest, WhatWasNotSealedIsVerifiedAgain) {
     EXPECT_EQ(file->state(0), ChunkState::kAbsent);
     EXPECT_EQ(file->state(2), ChunkState::kUnverified);
     ExpectChunk(*file, 2);
-    ASSERT_OK(file->Confirm(2));
+    ASSERT_OK(file->Confirm(2, file->epoch()));
     EXPECT_EQ(file->state(2), ChunkState::kPresent);
   }
   Open()->Drop(2, ChunkState::kUnverified);
   Restart();
   EXPECT_EQ(Open()->state(2), ChunkState::kAbsent);
+}
+
+// Chunks of a file that is not complete make room: they are absent, their bytes are the file system's, and whoever read them meanwhile is told.
+TEST_F(StoreTest, ChunksAreGivenBack) {
+  auto file = Open();
+  for (const uint32_t i : {0u, 1u, 2u}) Write(*file, i);
+  const uint64_t used = store_->Usage().used;
+  const uint64_t epoch = file->epoch();
+  EXPECT_EQ(file->GiveBack(1, 3, kChunkSize, 2 * kChunkSize), 2 * kChunkSize);
+  EXPECT_EQ(file->state(0), ChunkState::kPresent);
+  EXPECT_EQ(file->state(1), ChunkState::kAbsent);
+  EXPECT_EQ(file->state(2), ChunkState::kAbsent);
+  EXPECT_NE(file->epoch(), epoch);
+  std::vector<uint8_t> bytes(kChunkSize);
+  EXPECT_CODE(file->ReadPresent(epoch, 0, bytes), StatusCode::kUnavailable);
+  EXPECT_LE(store_->Usage().used, used);
+  ExpectChunk(*file, 0);
+  // Absent ones cannot go, and nothing of a file that is complete does.
+  EXPECT_EQ(file->GiveBack(0, 2, 0, 2 * kChunkSize), 0u);
+  EXPECT_EQ(file->state(0), ChunkState::kPresent);
+  WriteAll(*file);
+  EXPECT_EQ(file->GiveBack(0, 1, 0, kChunkSize), 0u);
+  ASSERT_TRUE(WaitForSeal(*file));
+  EXPECT_EQ(file->GiveBack(0, 1, 0, kChunkSize), 0u);
+  for (uint32_t i = 0; i < kChunks; ++i) ExpectChunk(*file, i);
+}
+
+// It was read before it was given back, and its bytes are zeros by now.
+TEST_F(StoreTest, WhatWasReadBeforeIsNotConfirmedAfterwards) {
+  Write(*Open(), 2);
+  auto file = Open();
+  ASSERT_EQ(file->state(2), ChunkState::kUnverified);
+  const uint64_t epoch = file->epoch();
+  ExpectChunk(*file, 2);
+  ASSERT_OK(file->Confirm(2, epoch));
+  ASSERT_EQ(file->GiveBack(2, 3, 2 * kChunkSize, kChunkSize), kChunkSize);
+  EXPECT_CODE(file->Confirm(2, epoch), StatusCode::kUnavailable);
+  EXPECT_EQ(file->state(2), ChunkState::kAbsent);
 }
 
 // Two find the same unverified chunk wrong, and the first one's new bytes complete the file before the second one says so: a good file that is sealed is not damaged by it.
@@ -86,7 +124,7 @@ TEST_F(StoreTest, CompleteFileIsSealedAndBelievedAfterAReboot) {
     ExpectChunk(*file, i);
   }
   ASSERT_OK(file->WriteChunk(0, 0, ChunkBytes(0)));  // nothing to do
-  ASSERT_OK(file->Confirm(0));
+  ASSERT_OK(file->Confirm(0, file->epoch()));
 }
 
 // The process ended between the last chunk and the seal: the map has all marks and no seal.
@@ -102,7 +140,7 @@ TEST_F(StoreTest, CompleteFileWithoutSealIsSealedWhenItIsVerified) {
   Restart();
   auto file = Open();
   EXPECT_FALSE(file->complete());
-  for (uint32_t i = 0; i < kChunks; ++i) ASSERT_OK(file->Confirm(i));
+  for (uint32_t i = 0; i < kChunks; ++i) ASSERT_OK(file->Confirm(i, file->epoch()));
   EXPECT_TRUE(WaitForSeal(*file));
 }
 
@@ -203,7 +241,7 @@ TEST_F(StoreTest, ATouchedSealedFileIsVerifiedAgain) {
     // What did not change is confirmed, the rest fetched again; then it is sealed again.
     for (const uint32_t i : {0u, 2u, 3u}) {
       ExpectChunk(*anew, i);
-      ASSERT_OK(anew->Confirm(i));
+      ASSERT_OK(anew->Confirm(i, anew->epoch()));
     }
     anew->Drop(1, ChunkState::kUnverified);
     Write(*anew, 1);
@@ -233,14 +271,14 @@ TEST_F(StoreTest, ATouchedUnsealedFileIsVerifiedAgain) {
   for (const uint32_t i : {0u, 1u, 2u}) EXPECT_EQ(file->state(i), ChunkState::kUnverified);
   for (const uint32_t i : {0u, 2u}) {
     ExpectChunk(*file, i);
-    ASSERT_OK(file->Confirm(i));
+    ASSERT_OK(file->Confirm(i, file->epoch()));
   }
   // Once more, and a write of ours comes before any read.
   ASSERT_OK(PwriteFull(fd->get(), std::vector<uint8_t>{0x5a}, 2500));
   Write(*file, 3);
   EXPECT_EQ(file->state(2), ChunkState::kUnverified);
   EXPECT_EQ(file->state(3), ChunkState::kPresent);
-  ASSERT_OK(file->Confirm(0));
+  ASSERT_OK(file->Confirm(0, file->epoch()));
   for (const uint32_t i : {1u, 2u}) {
     file->Drop(i, ChunkState::kUnverified);
     Write(*file, i);

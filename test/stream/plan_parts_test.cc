@@ -74,6 +74,73 @@ TEST(ReadTrackerTest, WhatCursorsLeaveIsSweptAndFailuresComeAgain) {
   EXPECT_EQ(tracker.NextPosition(), 10 * kMiB);
 }
 
+using Part = std::optional<std::pair<uint64_t, uint64_t>>;
+Part BehindInMiB(const ReadTracker& tracker) {
+  const auto part = tracker.Behind();
+  return part ? Part({part->begin / kMiB, part->end / kMiB}) : std::nullopt;
+}
+
+// What a reader has behind it may go, but for the eight MiB in which its requests may still come; once.
+TEST(ReadTrackerTest, WhatIsBehindAReaderIsGivenBackOnce) {
+  ReadTracker tracker(400 * kMiB);
+  tracker.OnRead(FileKind::kModel, 0, 8 * kMiB, kStart);
+  EXPECT_EQ(BehindInMiB(tracker), std::nullopt);
+  for (uint64_t i = 1; i < 5; ++i) tracker.OnRead(FileKind::kModel, i * 8 * kMiB, 8 * kMiB, kStart);
+  EXPECT_EQ(BehindInMiB(tracker), Part({0, 32}));
+  tracker.GaveBack(0, 12 * kMiB);
+  EXPECT_EQ(BehindInMiB(tracker), Part({12, 32}));
+  tracker.GaveBack(12 * kMiB, 32 * kMiB);
+  EXPECT_EQ(BehindInMiB(tracker), std::nullopt);
+  // And it is not planned again: neither as a hole nor before the next read.
+  EXPECT_EQ(tracker.NextPosition(), 40 * kMiB);
+  tracker.Planned(40 * kMiB, 400 * kMiB);
+  EXPECT_EQ(tracker.NextPosition(), 400 * kMiB);
+}
+
+TEST(ReadTrackerTest, WhatAnotherReaderIsAboutToReadStays) {
+  ReadTracker tracker(400 * kMiB);
+  for (uint64_t i = 0; i < 10; ++i) tracker.OnRead(FileKind::kModel, i * 10 * kMiB, 10 * kMiB, kStart);
+  tracker.OnRead(FileKind::kModel, 0, 8, kStart);  // from the front again
+  tracker.OnRead(FileKind::kModel, 8, 20 * kMiB, kStart);
+  tracker.Planned(20 * kMiB + 8, 40 * kMiB);
+  // The second one is at 20, planned to 40: behind it goes what it has read; the first one's part only when that is past.
+  EXPECT_EQ(BehindInMiB(tracker), Part({0, 12}));
+  tracker.GaveBack(0, 12 * kMiB);
+  // Both have looked at it.
+  EXPECT_NE(BehindInMiB(tracker), Part({0, 12}));
+  tracker.OnRead(FileKind::kModel, 20 * kMiB + 8, 80 * kMiB, kStart);
+  EXPECT_EQ(BehindInMiB(tracker), Part({12, 92}));
+}
+
+// Four read a quarter each: the plan of the first does not go on with what the second one has read already.
+TEST(ReadTrackerTest, APlanGoesAroundWhatWasGivenBack) {
+  ReadTracker tracker(400 * kMiB);
+  for (uint64_t i = 0; i < 2; ++i) {
+    tracker.OnRead(FileKind::kModel, i * 100 * kMiB, 60 * kMiB, kStart);
+    tracker.Planned((i * 100 + 60) * kMiB, (i * 100 + 100) * kMiB);
+  }
+  tracker.GaveBack(100 * kMiB, 140 * kMiB);
+  EXPECT_EQ(tracker.NextPosition(), 200 * kMiB);  // of the second one: the first one's next is further away now
+  tracker.Planned(200 * kMiB, 400 * kMiB);
+  EXPECT_EQ(tracker.NextPosition(), 160 * kMiB);
+  // Who begins within it reads it again.
+  tracker.OnRead(FileKind::kModel, 110 * kMiB, kMiB, kStart);
+  EXPECT_EQ(tracker.NextPosition(), 111 * kMiB);
+}
+
+// More places than cursors: what the forgotten ones have read may go all the same.
+TEST(ReadTrackerTest, ReadersThatWereForgottenLeaveTheirParts) {
+  ReadTracker tracker(uint64_t{1} << 40);
+  for (uint64_t i = 0; i < 2 * ReadTracker::kCursorsMax; ++i) tracker.OnRead(FileKind::kModel, i * 100 * kMiB, 4 * kMiB, kStart);
+  uint64_t parts = 0;
+  for (Part part = BehindInMiB(tracker); part; part = BehindInMiB(tracker)) {
+    EXPECT_EQ(part->second - part->first, 4u);
+    tracker.GaveBack(part->first * kMiB, part->second * kMiB);
+    ++parts;
+  }
+  EXPECT_EQ(parts, ReadTracker::kCursorsMax);
+}
+
 TEST(ReadTrackerTest, ManyStreamsAreBounded) {
   ReadTracker tracker(uint64_t{1} << 40);
   for (uint64_t i = 0; i < 1000; ++i) tracker.OnRead(FileKind::kModel, (i * 7919 % 1000) << 30, 4096, kStart);
