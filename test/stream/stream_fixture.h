@@ -59,7 +59,7 @@ class StreamTest : public ::testing::Test {
     Stop();
     pool_ = std::make_unique<ThreadPool>("pool", 3);
     timer_ = std::make_unique<Timer>("timer");
-    auto store = cache::ContentStore::Create({.root = dir_ / "cache", .write_pause = milliseconds(0)}, metrics_);
+    auto store = cache::ContentStore::Create({.root = dir_ / "cache", .write_pause = milliseconds(0), .limits = {.budget = cache_budget_}}, metrics_);
     ASSERT_OK(store);
     store_ = std::move(*store);
     auto streamer = Streamer::Create(options_, *store_, source_, *pool_, *timer_, metrics_);
@@ -107,6 +107,7 @@ class StreamTest : public ::testing::Test {
   }
 
   test::TempDir dir_;
+  uint64_t cache_budget_ = 0;
   Metrics metrics_;
   FakeSource source_;
   StreamerOptions options_;

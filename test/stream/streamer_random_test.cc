@@ -2,6 +2,7 @@
 // the bytes of the reference model, across restarts, and every chunk is fetched at most about once.
 #include <atomic>
 
+#include "fusefs/base/little_endian.h"
 #include "test/stream/stream_fixture.h"
 
 namespace headrace::stream {
@@ -96,6 +97,45 @@ TEST_F(RandomTest, AmplificationIsOne) {
     ASSERT_TRUE(Eventually([&] { return content->sealed(); }));
   }
   EXPECT_EQ(source_.requested_bytes(), layer.blob().size());
+}
+
+// A model of three caches: two read it forward at their own pace, one here and there, while what they have behind them is given back. Nothing wrong, nothing stuck, and the cache holds its budget.
+TEST_F(RandomTest, AModelThatIsLargerThanTheCache) {
+  const unsigned long seed = test::TestSeed();
+  random_.seed(seed);
+  constexpr uint64_t kSize = uint64_t{48} << 20, kCut = uint64_t{256} << 10;
+  cache_budget_ = kSize / 3;
+  options_.inflight_bytes_max = uint64_t{8} << 20;
+  options_.range_bytes_max = uint64_t{1} << 20;
+  FakeLayer layer;
+  std::vector<uint8_t> bytes(kSize);
+  for (uint64_t at = 0; at < kSize; at += 8) StoreLe64(bytes.data() + at, random_());
+  layer.AddFile("model.gguf", std::move(bytes), std::vector<uint64_t>(kSize / kCut, kCut), true);
+  const auto source = Publish(layer);
+  source_.SetScript([](const std::shared_ptr<FakeRequest>& request, uint64_t) { request->Serve(100'000); });
+  Start();
+  store_->SetMounted([] { return std::vector<Digest>(); });
+  std::vector<std::thread> threads;
+  const auto reader = [&](uint64_t step, unsigned long pause_us) {
+    auto content = Open(source, 0);
+    for (uint64_t at = 0; at < kSize && !HasFailure(); at += step) {
+      ExpectBytes(Pending(*content, at, step).Wait(), layer.file(0), at, step);
+      std::this_thread::sleep_for(std::chrono::microseconds(pause_us));  // a reader that computes
+    }
+  };
+  threads.emplace_back([&] { reader(uint64_t{1} << 20, 2000); });
+  threads.emplace_back([&] { reader(uint64_t{300} << 10, 3000); });
+  threads.emplace_back([&] {
+    std::mt19937_64 random(seed + 1);
+    auto content = Open(source, 0);
+    for (int i = 0; i < 100 && !HasFailure(); ++i) {
+      const uint64_t at = random() % kSize, size = random() % 100'000;
+      ExpectBytes(Pending(*content, at, size).Wait(), layer.file(0), at, size);
+    }
+  });
+  for (auto& thread : threads) thread.join();
+  EXPECT_GT(Metrics::Get(metrics_.cache_given_back_bytes), 0);
+  EXPECT_LE(store_->Usage().used, cache_budget_);
 }
 
 }  // namespace
