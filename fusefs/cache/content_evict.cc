@@ -77,7 +77,7 @@ std::vector<StoredContent> ContentStore::List() {
   for (StoredContent& content : all) {
     bytes += content.bytes;
     content.open = live_->Find(content.id) != nullptr;
-    content.pinned = pins_.IsPinned(content.id);
+    content.pinned = shared_->pins.IsPinned(content.id);
     content.mounted = is_mounted.contains(content.id);
   }
   if (shared_->space.counted()) shared_->space.Correct(bytes, version);
@@ -90,7 +90,7 @@ uint64_t ContentStore::Evict(const StoredContent& content) {
   UniqueFd map, data;  // cut and closed, which frees the bytes, when nothing is locked any more
   {
     MutexLock lock(shared_->OpeningOf(content.id));
-    if (live_->Find(content.id) || pins_.IsPinned(content.id)) return 0;
+    if (live_->Find(content.id) || shared_->pins.IsPinned(content.id)) return 0;
     // As who begins a content: whoever else has it open holds a lock on the map, and the kernel's passthrough one on the data file.
     Result<UniqueFd> opened = OpenFile(stem + ".map", O_RDWR | O_CREAT | O_NOFOLLOW);
     if (!opened.ok() || ::flock(opened->get(), LOCK_EX | LOCK_NB) != 0) return 0;
@@ -126,14 +126,14 @@ uint64_t ContentStore::Evict(const StoredContent& content) {
 Result<Pruned> ContentStore::Prune(const PruneRequest& request) { return evictor_->Prune(request); }
 
 Status ContentStore::Pin(const std::string& name, const std::vector<Digest>& contents, const std::vector<std::string>& notes) {
-  HR_RETURN_IF_ERROR(pins_.Set(name, contents, notes));
+  HR_RETURN_IF_ERROR(shared_->pins.Set(name, contents, notes));
   // An eviction that had asked before holds the lock of its content's stripe until that is gone.
   for (Mutex& stripe : shared_->opening) MutexLock wait(stripe);
   return OkStatus();
 }
 
 Status ContentStore::Unpin(const std::string& name) {
-  HR_RETURN_IF_ERROR(pins_.Remove(name));
+  HR_RETURN_IF_ERROR(shared_->pins.Remove(name));
   shared_->space.Hurry();
   return OkStatus();
 }
@@ -144,6 +144,9 @@ void ContentStore::SetMounted(std::function<std::vector<Digest>()> mounted) {
   may_evict_.store(true, std::memory_order_release);
   shared_->space.Wake();
 }
+
+std::vector<PinRecord> ContentStore::Pinned() const { return shared_->pins.List(); }
+bool ContentStore::IsPinned(const Digest& id) const { return shared_->pins.IsPinned(id); }
 
 std::vector<Digest> ContentStore::MountedContents() {
   std::function<std::vector<Digest>()> mounted;

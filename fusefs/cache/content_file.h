@@ -103,7 +103,7 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   // The chunk's bytes are wrong or cannot be read. `seen`: its state when they were read; nothing happens to an unverified chunk that others wrote or confirmed since.
   void Drop(uint32_t chunk, ChunkState seen);
   // Makes room: the chunks [first, end), which are [offset, offset + size) of the file, are absent from now on and their bytes the file system's again. Nothing happens, and 0 comes back, if
-  // one of them is not kPresent or is being written, and to a file that is complete. Blocks on the local disk.
+  // one of them is not kPresent or is being written, and to a file that is complete or pinned. Blocks on the local disk.
   uint64_t GiveBack(uint32_t first, uint32_t end, uint64_t offset, uint64_t size);
 
  private:

@@ -45,7 +45,7 @@ bool ContentFile::BeginLeaving(uint32_t first, uint32_t end) {
 
 uint64_t ContentFile::GiveBack(uint32_t first, uint32_t end, uint64_t offset, uint64_t size) {
   HEADRACE_CHECK(first <= end && end <= spec_.chunk_count && offset <= spec_.size && size <= spec_.size - offset);
-  if (first == end || !usable() || !states_ || !data_.valid() || !BeginChange().ok()) return 0;
+  if (first == end || !usable() || !states_ || !data_.valid() || shared_->pins.IsPinned(spec_.id) || !BeginChange().ok()) return 0;
   const bool leaving = BeginLeaving(first, end);
   bool gone = false;
   if (leaving) {

@@ -42,7 +42,6 @@ ContentStore::ContentStore(std::shared_ptr<StoreShared> shared, const StoreOptio
     : shared_(std::move(shared)),
       options_(options),
       live_(std::make_unique<Live>()),
-      pins_(options.root + "/pins"),
       sealer_(std::make_unique<ThreadPool>("cache-seal", 1)),
       evictor_(std::make_unique<Evictor>(*this, options.max_age)) {
   shared_->sealer = sealer_.get();
@@ -62,7 +61,7 @@ Result<std::unique_ptr<ContentStore>> ContentStore::Create(const StoreOptions& o
   HR_RETURN_IF_ERROR(MakeDirs(options.root + "/staged").Annotate("cache directory"));
   SweepStaged(options.root + "/staged");
   std::unique_ptr<ContentStore> store(new ContentStore(std::move(shared), options));  // NOLINT: private constructor
-  HR_RETURN_IF_ERROR(store->pins_.Load().Annotate("cache pins"));
+  HR_RETURN_IF_ERROR(store->shared_->pins.Load().Annotate("cache pins"));
   store->evictor_->Start();
   return store;
 }

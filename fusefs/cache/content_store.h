@@ -152,8 +152,8 @@ class ContentStore {
   // See pins.h. When Pin returns, none of these contents is evicted any more.
   Status Pin(const std::string& name, const std::vector<Digest>& contents, const std::vector<std::string>& notes = {});
   Status Unpin(const std::string& name);
-  std::vector<PinRecord> Pinned() const { return pins_.List(); }
-  bool IsPinned(const Digest& id) const { return pins_.IsPinned(id); }
+  std::vector<PinRecord> Pinned() const;
+  bool IsPinned(const Digest& id) const;
   // Tells which contents mounts show, and counts as asked by eviction on its thread, at every look at all files. REQUIRES: what it uses lives until StopEviction has returned.
   void SetMounted(std::function<std::vector<Digest>()> mounted);
   void StopEviction();
@@ -179,7 +179,6 @@ class ContentStore {
   const std::shared_ptr<StoreShared> shared_;
   const StoreOptions options_;
   std::unique_ptr<Live> live_;
-  Pins pins_;
   std::atomic<uint64_t> staged_count_{0};
   Mutex mounted_mu_;
   std::atomic<bool> may_evict_{false};

@@ -20,6 +20,7 @@
 #include "fusefs/base/mutex.h"
 #include "fusefs/base/status.h"
 #include "fusefs/cache/map_format.h"
+#include "fusefs/cache/pins.h"
 #include "fusefs/cache/space.h"
 
 namespace headrace::cache {
@@ -57,7 +58,7 @@ class DiskCount {
 };
 
 struct StoreShared {
-  StoreShared(const std::string& root, const SpaceLimits& limits, Metrics& m) : metrics(m), space(root, limits, m) {}
+  StoreShared(const std::string& root, const SpaceLimits& limits, Metrics& m) : metrics(m), space(root, limits, m), pins(root + "/pins") {}
 
   // False while writing rests after a failure.
   bool MayWrite() const {
@@ -91,6 +92,7 @@ struct StoreShared {
 
   Metrics& metrics;
   Space space;
+  Pins pins;
   // Two threads that open one content at once must get one object, and names are not removed under who opens them. The lock of a stripe is the only one of the project that is held
   // over I/O: over opening, placing or removing one local file; nothing is ever locked inside it but Live::mu, ContentFile::mu_ and DiskCount's.
   std::array<Mutex, 64> opening;

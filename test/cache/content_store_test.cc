@@ -77,6 +77,16 @@ TEST_F(StoreTest, ChunksAreGivenBack) {
   for (uint32_t i = 0; i < kChunks; ++i) ExpectChunk(*file, i);
 }
 
+TEST_F(StoreTest, WhatIsPinnedIsNotGivenBack) {
+  auto file = Open();
+  Write(*file, 1);
+  ASSERT_OK(store_->Pin("kept", {file->spec().id}));
+  EXPECT_EQ(file->GiveBack(1, 2, kChunkSize, kChunkSize), 0u);
+  ExpectChunk(*file, 1);
+  ASSERT_OK(store_->Unpin("kept"));
+  EXPECT_EQ(file->GiveBack(1, 2, kChunkSize, kChunkSize), kChunkSize);
+}
+
 // It was read before it was given back, and its bytes are zeros by now.
 TEST_F(StoreTest, WhatWasReadBeforeIsNotConfirmedAfterwards) {
   Write(*Open(), 2);
