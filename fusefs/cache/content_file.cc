@@ -295,12 +295,12 @@ Status ContentFile::WriteUnmarked(uint64_t offset, std::span<const uint8_t> byte
   return WriteData(offset, bytes);
 }
 
-Status ContentFile::Confirm(uint32_t chunk, uint64_t epoch) {
+Status ContentFile::Confirm(uint32_t chunk, uint64_t give_backs) {
   if (!usable()) return FailedPreconditionError(data_path_ + " is damaged");
   if (state(chunk) == ChunkState::kPresent) return {};
   const ChunkTurn turn(*this, chunk);
   // After the turn began: from then on nothing is given back.
-  if (!turn || this->epoch() != epoch) return UnavailableError(data_path_ + " lost chunks meanwhile");
+  if (!turn || this->give_backs() != give_backs) return UnavailableError(data_path_ + " gave chunks back meanwhile");
   return SetPresent(chunk);
 }
 

@@ -96,8 +96,10 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   uint64_t CacheBytes() const;
   // So many bytes would make something go, and there is nothing that may: everything in the cache is in use or pinned. Only GiveBack helps then.
   bool IsStuck(uint64_t bytes) const;
-  // The unverified chunk was read in `epoch`, and its digest matched. Unavailable: chunks ceased to be here since, it may be one of them.
-  Status Confirm(uint32_t chunk, uint64_t epoch);
+  // How often something was given back so far (GiveBack). To be asked before a chunk is read that is to be confirmed.
+  uint64_t give_backs() const { return give_backs_.load(std::memory_order_acquire); }
+  // The unverified chunk was read after `give_backs` was asked, and its digest matched. Unavailable: something was given back since, it may be this one.
+  Status Confirm(uint32_t chunk, uint64_t give_backs);
   // The chunk is zeros and needs no bytes: makes a hole of it and marks it present.
   Status MarkHole(uint32_t chunk, uint64_t offset, uint64_t size);
   // The chunk's bytes are wrong or cannot be read. `seen`: its state when they were read; nothing happens to an unverified chunk that others wrote or confirmed since.
@@ -161,6 +163,7 @@ class ContentFile : public std::enable_shared_from_this<ContentFile> {
   std::atomic<uint64_t> not_written_back_{0};          // bytes given to the page cache since writing to the disk was last begun
   std::atomic<uint32_t> missing_{0};                   // chunks that are not kPresent
   std::atomic<uint64_t> epoch_{0};
+  std::atomic<uint64_t> give_backs_{0};
   std::atomic<bool> sealed_{false};
   std::atomic<bool> damaged_{false};
   std::shared_ptr<DiskCount> disk_;  // set by Load; goes before the descriptors do

@@ -40,6 +40,7 @@ bool ContentFile::BeginLeaving(uint32_t first, uint32_t end) {
   for (uint32_t i = first; i < end; ++i) states_[i].store(ChunkState::kAbsent, std::memory_order_release);
   missing_.fetch_add(end - first, std::memory_order_acq_rel);
   epoch_.fetch_add(1, std::memory_order_acq_rel);
+  give_backs_.fetch_add(1, std::memory_order_acq_rel);
   return true;
 }
 

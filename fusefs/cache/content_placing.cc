@@ -122,7 +122,7 @@ Result<bool> ContentStore::Place(const ContentSpec& spec, const std::function<St
 Status ContentStore::WriteInto(const ContentSpec& spec, const std::function<Status(uint64_t offset, std::span<uint8_t> out)>& read) {
   HR_ASSIGN_OR_RETURN(std::shared_ptr<ContentFile> file, Open(spec));
   if (file->complete()) return OkStatus();
-  const uint64_t epoch = file->epoch();
+  const uint64_t give_backs = file->give_backs();
   // Chunks may be of any size, and their places are not known here: all bytes first, then all marks.
   std::vector<uint8_t> buffer(std::min<uint64_t>(spec.size, kCopyBytes));
   for (uint64_t offset = 0; offset < spec.size; offset += buffer.size()) {
@@ -131,7 +131,7 @@ Status ContentStore::WriteInto(const ContentSpec& spec, const std::function<Stat
     HR_RETURN_IF_ERROR(file->WriteUnmarked(offset, piece));
   }
   for (uint32_t i = 0; i < spec.chunk_count; ++i) {
-    const Status confirmed = file->Confirm(i, epoch);
+    const Status confirmed = file->Confirm(i, give_backs);
     if (!confirmed.ok() && confirmed.code() != StatusCode::kUnavailable) return confirmed;  // it was given back meanwhile, for want of room
   }
   return OkStatus();

@@ -280,12 +280,12 @@ void Content::FetchAll() {
 void Content::Verify(const std::shared_ptr<Flight>& flight) {
   const format::Chunk& c = chunk(flight->chunk);
   Buffer bytes = core_->buffers->Get(c.size);
-  const uint64_t epoch = file_->epoch();
+  const uint64_t give_backs = file_->give_backs();
   const bool good = bytes.valid() && file_->Read(c.file_offset, bytes.bytes()).ok() &&
                     Digest::Of(std::as_const(bytes).bytes()) == c.digest;
   if (good) {
     Metrics::Add(core_->metrics.cache_hit_bytes, static_cast<int64_t>(c.size));
-    Status status = file_->Confirm(flight->chunk, epoch);
+    Status status = file_->Confirm(flight->chunk, give_backs);
     if (!status.ok()) log::Debug("presence not confirmed file=\"{}\" error=\"{}\"", name_, status.ToString());
     return Deliver(flight, std::move(bytes), Origin::kCache);
   }

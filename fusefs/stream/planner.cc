@@ -22,7 +22,7 @@ constexpr size_t kOpenedSmallMax = 1024;
 // Shards that came before anybody touched them and are kept open: so many, of a quarter of the cache (but one may always be ahead), for so long.
 constexpr size_t kAheadMax = 64;
 constexpr uint64_t kAheadShare = 4;
-constexpr std::chrono::seconds kAheadFor{60};
+constexpr std::chrono::minutes kAheadFor{5};
 // Half of what is kept in memory of what the cache does not take (core.cc).
 constexpr uint64_t kMemoryLead = uint64_t{32} << 20;
 // At once of what readers have behind them: less often than once a range.
@@ -120,10 +120,7 @@ void Planner::Run() {
     poked_.store(false, std::memory_order_release);
     const bool first_touch = TakeInbox();
     const TimePoint now = std::chrono::steady_clock::now();
-    if (!ahead_.empty() && now - touched_at_ > kAheadFor) {
-      ahead_.clear();
-      ahead_enough_ = true;
-    }
+    ForgetAhead(now);
     if (first_touch && !holding_) hold_until_ = now + kFirstReads;
     holding_ = (holding_ || first_touch) && now < hold_until_;
     if (holding_) continue;
@@ -177,6 +174,7 @@ bool Planner::TakeInbox() {
     files_.Take(file.place);
     std::erase_if(ahead_, is_it);
     ahead_enough_ = false;
+    reading_ = content;
     touched_at_ = std::chrono::steady_clock::now();
     fill_from_ = file.place;
     if (KindOf(file.place.meta().name) != FileKind::kPlain) last_ = file.place;
@@ -269,6 +267,17 @@ void Planner::GiveBack(uint64_t bytes) {
     if (given >= bytes) return;
     given += known.content->GiveBack(bytes - given);
   }
+}
+
+void Planner::ForgetAhead(TimePoint now) {
+  if (ahead_.empty() || now - touched_at_ < kAheadFor) return;
+  const std::shared_ptr<Content> reading = reading_.lock();
+  if (reading && reading->tracker().Active(now)) {  // a large one
+    touched_at_ = now;
+    return;
+  }
+  ahead_.clear();
+  ahead_enough_ = true;
 }
 
 void Planner::KeepAhead(Known file) {

@@ -73,6 +73,7 @@ class Planner : public std::enable_shared_from_this<Planner> {
   // Of what readers have behind them, when nothing else may leave the cache.
   void GiveBack(uint64_t bytes);
   void KeepAhead(Known file);
+  void ForgetAhead(TimePoint now);
   // Of a shard that nobody touched: what comes next of it may make others go.
   bool MayPlanAhead(const Known& file);
   Step PlanOne(uint64_t room);
@@ -107,7 +108,8 @@ class Planner : public std::enable_shared_from_this<Planner> {
   std::optional<Known> next_;      // the shard that is being planned before anybody touched it
   std::deque<Known> ahead_;        // those that are here and nobody touched; they stay open, so that the evictor does not take them before what was read already
   bool ahead_enough_ = false;      // nobody touched them for long: nothing more goes for what is ahead
-  TimePoint touched_at_{};         // when a file was touched last
+  std::weak_ptr<Content> reading_; // the file that was touched last, and when
+  TimePoint touched_at_{};
   std::optional<Known> fill_;
   Neighbours neighbours_;
   std::optional<Known> neighbour_;

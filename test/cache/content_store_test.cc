@@ -44,7 +44,7 @@ TEST_F(StoreTest, WhatWasNotSealedIsVerifiedAgain) {
     EXPECT_EQ(file->state(0), ChunkState::kAbsent);
     EXPECT_EQ(file->state(2), ChunkState::kUnverified);
     ExpectChunk(*file, 2);
-    ASSERT_OK(file->Confirm(2, file->epoch()));
+    ASSERT_OK(file->Confirm(2, file->give_backs()));
     EXPECT_EQ(file->state(2), ChunkState::kPresent);
   }
   Open()->Drop(2, ChunkState::kUnverified);
@@ -87,16 +87,27 @@ TEST_F(StoreTest, WhatIsPinnedIsNotGivenBack) {
   EXPECT_EQ(file->GiveBack(1, 2, kChunkSize, kChunkSize), kChunkSize);
 }
 
+// A neighbour that is dropped meanwhile does not keep a chunk from being confirmed: the file would never be sealed.
+TEST_F(StoreTest, AChunkIsConfirmedAlthoughAnotherWasDropped) {
+  for (uint32_t i = 0; i < 2; ++i) Write(*Open(), i);
+  auto file = Open();
+  const uint64_t before = file->give_backs();
+  ExpectChunk(*file, 0);
+  file->Drop(1, ChunkState::kUnverified);
+  ASSERT_OK(file->Confirm(0, before));
+  EXPECT_EQ(file->state(0), ChunkState::kPresent);
+}
+
 // It was read before it was given back, and its bytes are zeros by now.
 TEST_F(StoreTest, WhatWasReadBeforeIsNotConfirmedAfterwards) {
   Write(*Open(), 2);
   auto file = Open();
   ASSERT_EQ(file->state(2), ChunkState::kUnverified);
-  const uint64_t epoch = file->epoch();
+  const uint64_t before = file->give_backs();
   ExpectChunk(*file, 2);
-  ASSERT_OK(file->Confirm(2, epoch));
+  ASSERT_OK(file->Confirm(2, before));
   ASSERT_EQ(file->GiveBack(2, 3, 2 * kChunkSize, kChunkSize), kChunkSize);
-  EXPECT_CODE(file->Confirm(2, epoch), StatusCode::kUnavailable);
+  EXPECT_CODE(file->Confirm(2, before), StatusCode::kUnavailable);
   EXPECT_EQ(file->state(2), ChunkState::kAbsent);
 }
 
@@ -134,7 +145,7 @@ TEST_F(StoreTest, CompleteFileIsSealedAndBelievedAfterAReboot) {
     ExpectChunk(*file, i);
   }
   ASSERT_OK(file->WriteChunk(0, 0, ChunkBytes(0)));  // nothing to do
-  ASSERT_OK(file->Confirm(0, file->epoch()));
+  ASSERT_OK(file->Confirm(0, file->give_backs()));
 }
 
 // The process ended between the last chunk and the seal: the map has all marks and no seal.
@@ -150,7 +161,7 @@ TEST_F(StoreTest, CompleteFileWithoutSealIsSealedWhenItIsVerified) {
   Restart();
   auto file = Open();
   EXPECT_FALSE(file->complete());
-  for (uint32_t i = 0; i < kChunks; ++i) ASSERT_OK(file->Confirm(i, file->epoch()));
+  for (uint32_t i = 0; i < kChunks; ++i) ASSERT_OK(file->Confirm(i, file->give_backs()));
   EXPECT_TRUE(WaitForSeal(*file));
 }
 
@@ -251,7 +262,7 @@ TEST_F(StoreTest, ATouchedSealedFileIsVerifiedAgain) {
     // What did not change is confirmed, the rest fetched again; then it is sealed again.
     for (const uint32_t i : {0u, 2u, 3u}) {
       ExpectChunk(*anew, i);
-      ASSERT_OK(anew->Confirm(i, anew->epoch()));
+      ASSERT_OK(anew->Confirm(i, anew->give_backs()));
     }
     anew->Drop(1, ChunkState::kUnverified);
     Write(*anew, 1);
@@ -281,14 +292,14 @@ TEST_F(StoreTest, ATouchedUnsealedFileIsVerifiedAgain) {
   for (const uint32_t i : {0u, 1u, 2u}) EXPECT_EQ(file->state(i), ChunkState::kUnverified);
   for (const uint32_t i : {0u, 2u}) {
     ExpectChunk(*file, i);
-    ASSERT_OK(file->Confirm(i, file->epoch()));
+    ASSERT_OK(file->Confirm(i, file->give_backs()));
   }
   // Once more, and a write of ours comes before any read.
   ASSERT_OK(PwriteFull(fd->get(), std::vector<uint8_t>{0x5a}, 2500));
   Write(*file, 3);
   EXPECT_EQ(file->state(2), ChunkState::kUnverified);
   EXPECT_EQ(file->state(3), ChunkState::kPresent);
-  ASSERT_OK(file->Confirm(0, file->epoch()));
+  ASSERT_OK(file->Confirm(0, file->give_backs()));
   for (const uint32_t i : {1u, 2u}) {
     file->Drop(i, ChunkState::kUnverified);
     Write(*file, i);

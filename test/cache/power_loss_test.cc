@@ -70,7 +70,7 @@ void Fill(ContentFile& file, const Truth& truth, std::mt19937_64& random) {
   for (const uint32_t chunk : order) {
     if (file.state(chunk) == ChunkState::kUnverified) {
       if (Right(file, truth, chunk)) {
-        ASSERT_OK(file.Confirm(chunk, file.epoch()));
+        ASSERT_OK(file.Confirm(chunk, file.give_backs()));
       } else {
         file.Drop(chunk, ChunkState::kUnverified);
       }
