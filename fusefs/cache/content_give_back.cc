@@ -46,7 +46,8 @@ bool ContentFile::BeginLeaving(uint32_t first, uint32_t end) {
 
 uint64_t ContentFile::GiveBack(uint32_t first, uint32_t end, uint64_t offset, uint64_t size) {
   HEADRACE_CHECK(first <= end && end <= spec_.chunk_count && offset <= spec_.size && size <= spec_.size - offset);
-  if (first == end || !usable() || !states_ || !data_.valid() || shared_->pins.IsPinned(spec_.id) || !BeginChange().ok()) return 0;
+  if (first == end || !usable() || !states_ || !data_.valid() || !shared_->makes_holes.load(std::memory_order_relaxed)) return 0;
+  if (shared_->pins.IsPinned(spec_.id) || !BeginChange().ok()) return 0;
   const bool leaving = BeginLeaving(first, end);
   bool gone = false;
   if (leaving) {
@@ -55,7 +56,10 @@ uint64_t ContentFile::GiveBack(uint32_t first, uint32_t end, uint64_t offset, ui
     const Status unmarked = PwriteFull(map_.get(), absent, kMapMarksOffset + uint64_t{first} * kMapMarkSize);
     if (!unmarked.ok()) log::Debug("marks not taken back path={} error=\"{}\"", map_path_, unmarked.ToString());
     gone = ::fallocate(data_.get(), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, static_cast<off_t>(offset), static_cast<off_t>(size)) == 0;
-    if (!gone) log::Debug("chunks not given back path={} errno={}", data_path_, errno);
+    if (!gone) {
+      shared_->makes_holes.store(false, std::memory_order_relaxed);  // chunks would be lost for nothing, each time
+      log::Warn("the file system of the cache makes no holes, files in use give nothing back path={} errno={}", data_path_, errno);
+    }
   }
   const Status ended = EndChange();
   if (leaving) {

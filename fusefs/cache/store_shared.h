@@ -100,6 +100,7 @@ struct StoreShared {
   ThreadPool* sealer = nullptr;
   std::bitset<65536> names_synced;  // by the first two bytes of the ids
   std::atomic<int64_t> write_again_at{INT64_MIN};  // steady_clock ticks
+  std::atomic<bool> makes_holes{true};             // until one could not be made
 };
 
 }  // namespace headrace::cache
