@@ -19,8 +19,7 @@ constexpr std::chrono::seconds kTrimAfter{2};
 // Files of an image that were touched and are not all here: each keeps descriptors of its cache file open.
 constexpr size_t kTouchedMax = 1024;
 constexpr size_t kOpenedSmallMax = 1024;
-// Shards that came before anybody touched them and are kept open: so many, of a quarter of the cache (but one may always be ahead), for so long.
-constexpr size_t kAheadMax = 64;
+// Shards that came before anybody touched them: where others must go for them a quarter of the cache (but one may always be ahead), for so long.
 constexpr uint64_t kAheadShare = 4;
 constexpr std::chrono::minutes kAheadFor{5};
 // Half of what is kept in memory of what the cache does not take (core.cc).
@@ -145,7 +144,7 @@ TimePoint Planner::NextWake(TimePoint now) {
 void Planner::DropLayer(const LayerSource& layer) {
   const auto is_of = [&](const FilePlace& place) { return place.layer->blob.digest == layer.blob.digest; };
   std::erase_if(touched_, [&](const Known& known) { return is_of(known.place); });
-  std::erase_if(ahead_, [&](const Known& known) { return is_of(known.place); });
+  std::erase_if(ahead_, is_of);
   if (next_ && is_of(next_->place)) next_.reset();
   if (fill_ && is_of(fill_->place)) fill_.reset();
   if (neighbour_ && is_of(neighbour_->place)) neighbour_.reset();
@@ -172,7 +171,7 @@ bool Planner::TakeInbox() {
     const bool known = std::any_of(touched_.begin(), touched_.end(), is_it);
     Known file{content, content->Place()};
     files_.Take(file.place);
-    std::erase_if(ahead_, is_it);
+    std::erase_if(ahead_, [&](const FilePlace& place) { return place.entry == file.place.entry && place.layer->blob.digest == file.place.layer->blob.digest; });
     ahead_enough_ = false;
     reading_ = content;
     touched_at_ = std::chrono::steady_clock::now();
@@ -257,8 +256,6 @@ void Planner::LetGo(TimePoint now) {
     if (*ahead) files_.PutBack((*ahead)->place);
     ahead->reset();
   }
-  // The one that will be read last.
-  if (!ahead_.empty()) ahead_.pop_back();
 }
 
 void Planner::GiveBack(uint64_t bytes) {
@@ -280,10 +277,6 @@ void Planner::ForgetAhead(TimePoint now) {
   ahead_enough_ = true;
 }
 
-void Planner::KeepAhead(Known file) {
-  if (ahead_.size() < kAheadMax) ahead_.push_back(std::move(file));
-}
-
 // While there is spare room, all that comes next is welcome. Where something must go for it, that should be what was read, not what is about to be: so no more than a part of the cache is ahead
 // of the readers, and nothing more when they stay away.
 bool Planner::MayPlanAhead(const Known& file) {
@@ -291,7 +284,7 @@ bool Planner::MayPlanAhead(const Known& file) {
   if (content->HasSpare(tuner_.RangeBytes(core_->options.range_bytes_max))) return true;
   if (ahead_enough_) return false;
   uint64_t bytes = content->size();
-  for (const Known& known : ahead_) bytes += known.content->size();
+  for (const FilePlace& place : ahead_) bytes += place.meta().size;
   return ahead_.empty() || bytes <= content->CacheBytes() / kAheadShare;
 }
 
@@ -324,7 +317,7 @@ Planner::Step Planner::PlanSuccession(std::optional<Known>& current, uint64_t ro
       if (ahead && !MayPlanAhead(*current)) return Step::kBlocked;
       const Step step = PlanFile(*current, room, kind);
       if (step != Step::kNothing) return step;
-      if (ahead) KeepAhead(std::move(*current));
+      if (ahead) ahead_.push_back(current->place);
       current.reset();
     }
     const std::optional<FilePlace> place = take();

@@ -12,7 +12,6 @@
 #define HEADRACE_FUSEFS_STREAM_PLANNER_H_
 
 #include <atomic>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -72,7 +71,6 @@ class Planner : public std::enable_shared_from_this<Planner> {
   void LetGo(TimePoint now);
   // Of what readers have behind them, when nothing else may leave the cache.
   void GiveBack(uint64_t bytes);
-  void KeepAhead(Known file);
   void ForgetAhead(TimePoint now);
   // Of a shard that nobody touched: what comes next of it may make others go.
   bool MayPlanAhead(const Known& file);
@@ -106,7 +104,7 @@ class Planner : public std::enable_shared_from_this<Planner> {
   // Its thread only.
   std::vector<Known> touched_;
   std::optional<Known> next_;      // the shard that is being planned before anybody touched it
-  std::deque<Known> ahead_;        // those that are here and nobody touched; they stay open, so that the evictor does not take them before what was read already
+  std::vector<FilePlace> ahead_;   // those that are here, or were, and nobody touched since
   bool ahead_enough_ = false;      // nobody touched them for long: nothing more goes for what is ahead
   std::weak_ptr<Content> reading_; // the file that was touched last, and when
   TimePoint touched_at_{};
