@@ -28,6 +28,9 @@ struct FilePlace {
 
 class ImageFiles {
  public:
+  // One file of one blob, by whichever layer source.
+  static bool Same(const FilePlace& a, const FilePlace& b);
+
   // Files below `small_bytes` are not taken up: they are fetched whole when they are opened.
   explicit ImageFiles(uint64_t small_bytes) : small_bytes_(small_bytes) {}
 
@@ -58,7 +61,6 @@ class ImageFiles {
     std::vector<File> files;  // in natural order of their names
     bool fill = true;
   };
-  static bool Same(const FilePlace& a, const FilePlace& b);
   template <typename Wanted>
   std::optional<FilePlace> TakeAfter(const FilePlace& from, const Wanted& wanted);
 

@@ -171,7 +171,7 @@ bool Planner::TakeInbox() {
     const bool known = std::any_of(touched_.begin(), touched_.end(), is_it);
     Known file{content, content->Place()};
     files_.Take(file.place);
-    std::erase_if(ahead_, [&](const FilePlace& place) { return place.entry == file.place.entry && place.layer->blob.digest == file.place.layer->blob.digest; });
+    std::erase_if(ahead_, [&](const FilePlace& place) { return ImageFiles::Same(place, file.place); });
     ahead_enough_ = false;
     reading_ = content;
     touched_at_ = std::chrono::steady_clock::now();
@@ -223,19 +223,19 @@ Planner::Step Planner::PlanOne(uint64_t room) {
 }
 
 Planner::Step Planner::PlanTouched(uint64_t room, TimePoint now) {
-  const auto active = std::count_if(touched_.begin(), touched_.end(), [now](const Known& known) { return known.content->tracker().Active(now); });
-  lead_max_ = active > 0 ? kMemoryLead / static_cast<uint64_t>(active) : 0;
   while (!touched_.empty()) {
     auto best = touched_.end();
-    uint64_t least = 0;
+    uint64_t least = 0, active = 0;
     for (auto it = touched_.begin(); it != touched_.end(); ++it) {
       if (!it->content->tracker().Active(now)) continue;
+      ++active;
       const uint64_t lead = it->content->tracker().Lead();
       if (best == touched_.end() || lead < least) {
         best = it;
         least = lead;
       }
     }
+    lead_max_ = active > 0 ? kMemoryLead / active : 0;
     if (best == touched_.end()) best = touched_.begin();
     const Step step = PlanFile(*best, room, RangeKind::kReadAhead);
     if (step != Step::kNothing) return step;

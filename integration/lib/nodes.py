@@ -69,6 +69,24 @@ def make_files(directory, count, size, seed):
     return sums
 
 
+def at_once(work, calls):
+    """work(*call) for each of the calls, each on a thread of its own; the first failure is raised."""
+    failures = []
+
+    def one(call):
+        try:
+            work(*call)
+        except Exception as error:  # noqa: BLE001: whatever it is, the test fails with it
+            failures.append(error)
+    threads = [threading.Thread(target=one, args=(call,)) for call in calls]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if failures:
+        raise failures[0]
+
+
 class PacedReader(threading.Thread):
     """Reads one file after the other with a pause between two. `done`: how many so far; `error`: what went wrong; `longest`: the longest read."""
 
