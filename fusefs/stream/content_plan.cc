@@ -128,8 +128,9 @@ Content::Planned Content::PlanRange(uint64_t room, uint64_t bytes, RangeKind kin
 
 uint64_t Content::GiveBack(uint64_t bytes) {
   uint64_t given = 0;
+  uint64_t from = 0;
   while (Plannable() && given < bytes) {
-    const std::optional<ReadTracker::Part> part = tracker_.Behind();
+    const std::optional<ReadTracker::Part> part = tracker_.Behind(from);
     if (!part) break;
     uint32_t first = ChunkAt(part->begin);
     if (chunk(first).file_offset < part->begin) ++first;
@@ -138,7 +139,10 @@ uint64_t Content::GiveBack(uint64_t bytes) {
     uint64_t size = 0;
     const auto goes = [&](uint32_t i) { return i < spec_.chunk_count && chunk(i).file_offset + chunk(i).size <= part->end; };
     while (goes(end) && chunk(end).kind != format::ChunkKind::kZeros && StateOf(end) == cache::ChunkState::kPresent && given + size < bytes) size += chunk(end++).size;
-    if (end == first && !goes(first)) break;  // less than a chunk: until the reader is further
+    if (end == first && !goes(first)) {  // less than a chunk, until the reader is further
+      from = part->begin + 1;
+      continue;
+    }
     if (end > first) given += file_->GiveBack(first, end, chunk(first).file_offset, size);
     tracker_.GaveBack(part->begin, end > first ? chunk(first).file_offset + size : chunk(end).file_offset + chunk(end).size);
   }

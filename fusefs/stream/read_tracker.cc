@@ -114,7 +114,7 @@ uint64_t ReadTracker::SkipRead(const Cursor& cursor) const {
   return next;
 }
 
-std::optional<ReadTracker::Part> ReadTracker::Behind() const {
+std::optional<ReadTracker::Part> ReadTracker::Behind(uint64_t from) const {
   MutexLock lock(mu_);
   std::optional<Part> first;
   const auto look = [&](const Cursor& cursor, uint64_t end) HR_REQUIRES(mu_) {
@@ -124,7 +124,8 @@ std::optional<ReadTracker::Part> ReadTracker::Behind() const {
       const uint64_t around = std::max(other.begin, other.read > kSlack ? other.read - kSlack : 0);
       if (&other != &cursor && around < part.end && other.plan + kSlack > part.begin) part.end = std::max(around, part.begin);
     }
-    if (part.begin < part.end && (!first || part.begin < first->begin)) first = part;
+    if (part.begin < from || part.begin >= part.end) return;
+    if (!first || part.begin < first->begin || (part.begin == first->begin && part.end > first->end)) first = part;
   };
   for (const Cursor& cursor : cursors_) look(cursor, cursor.read > kSlack ? cursor.read - kSlack : 0);
   for (const Cursor& cursor : retired_) look(cursor, cursor.read);

@@ -47,11 +47,12 @@ class ReadTracker {
   uint64_t NextPosition();
   // All of [from, to) is on its way or here, where `from` is what NextPosition gave.
   void Planned(uint64_t from, uint64_t to);
-  // What one reader has behind it and none is about to read: [begin, end) of the file, in their order; nothing if there is no more. The same again until GaveBack.
+  // What one reader has behind it and none is about to read: [begin, end) of the file, the foremost that begins at `from` or later; nothing if there is no more.
+  // The same again until GaveBack.
   struct Part {
     uint64_t begin = 0, end = 0;
   };
-  std::optional<Part> Behind() const;
+  std::optional<Part> Behind(uint64_t from) const;
   // [from, to) was looked at, where `from` is a begin that Behind gave; or nothing is said of a part, and only this: what was read is not here any more, and nobody wants it again.
   void GaveBack(uint64_t from, uint64_t to);
   void LeaveHoles();

@@ -75,8 +75,8 @@ TEST(ReadTrackerTest, WhatCursorsLeaveIsSweptAndFailuresComeAgain) {
 }
 
 using Part = std::optional<std::pair<uint64_t, uint64_t>>;
-Part BehindInMiB(const ReadTracker& tracker) {
-  const auto part = tracker.Behind();
+Part BehindInMiB(const ReadTracker& tracker, uint64_t from = 0) {
+  const auto part = tracker.Behind(from);
   return part ? Part({part->begin / kMiB, part->end / kMiB}) : std::nullopt;
 }
 
@@ -139,6 +139,19 @@ TEST(ReadTrackerTest, ReadersThatWereForgottenLeaveTheirParts) {
     ++parts;
   }
   EXPECT_EQ(parts, ReadTracker::kCursorsMax);
+}
+
+// A part that is too small to go (less than a chunk, and its reader gone) is passed over, and keeps none of those behind it; of two that begin alike the larger one is meant.
+TEST(ReadTrackerTest, PartsArePassedOver) {
+  ReadTracker tracker(uint64_t{1} << 40);
+  for (uint64_t i = 0; i < ReadTracker::kCursorsMax; ++i) tracker.OnRead(FileKind::kModel, i * 100 * kMiB, kMiB, kStart);
+  for (uint64_t i = 1; i < 7; ++i) tracker.OnRead(FileKind::kModel, i * kMiB, kMiB, kStart);          // 7 of the first: all within its slack
+  for (uint64_t i = 0; i < 2; ++i) tracker.OnRead(FileKind::kModel, (8000 + i * 100) * kMiB, kMiB, kStart);  // two are forgotten
+  EXPECT_EQ(BehindInMiB(tracker), Part({100, 101}));
+  EXPECT_EQ(BehindInMiB(tracker, 100 * kMiB + 1), Part({200, 201}));
+  EXPECT_EQ(BehindInMiB(tracker, 200 * kMiB + 1), std::nullopt);
+  for (uint64_t i = 0; i < 20; ++i) tracker.OnRead(FileKind::kModel, (100 + i) * kMiB, kMiB, kStart);  // from its begin once more
+  EXPECT_EQ(BehindInMiB(tracker), Part({100, 112}));
 }
 
 TEST(ReadTrackerTest, ManyStreamsAreBounded) {
