@@ -133,13 +133,15 @@ TEST_F(DeferredLayerTest, ReadWhileItComes) {
 
 // Goal: a reader far behind the place of the hashing gets its block before that place has moved at all; nothing may be passed through before the end.
 TEST_F(DeferredLayerTest, ReadersFirst) {
-  std::atomic<bool> in_order{false};
   std::mutex mu;
+  bool in_order = false;
   std::vector<std::shared_ptr<FakeRequest>> held;
   source_.SetScript([&](const std::shared_ptr<FakeRequest>& request, uint64_t) {
-    if (in_order.load() || request->offset / kBlock >= BlockFetcher::kWindow) return request->Serve();
-    std::lock_guard lock(mu);
-    held.push_back(request);
+    {
+      std::lock_guard lock(mu);
+      if (!in_order && request->offset / kBlock < BlockFetcher::kWindow) return held.push_back(request);
+    }
+    request->Serve();
   });
   Begin();
   auto far = OpenFile("big-4");
@@ -149,8 +151,13 @@ TEST_F(DeferredLayerTest, ReadersFirst) {
   EXPECT_FALSE(far->complete());
   Pending first(*OpenFile("big-0"), 0, 1000);
   EXPECT_FALSE(first.ready());
-  in_order = true;
-  for (const auto& request : held) request->Serve();
+  std::vector<std::shared_ptr<FakeRequest>> come;
+  {
+    std::lock_guard lock(mu);
+    in_order = true;
+    come.swap(held);
+  }
+  for (const auto& request : come) request->Serve();
   ExpectBytes(first.Wait(), files_.at("big-0"), 0, 1000);
   ASSERT_OK(End());
   EXPECT_EQ(source_.requested_bytes(), tar_.size());

@@ -252,7 +252,7 @@ TEST_F(PlannerTest, AWrongChunkIsGivenUp) {
   Start();
   MakeShards(1, 30);
   const format::Chunk bad = sources_[0]->index->chunks[10];
-  source_.SetScript([&](const std::shared_ptr<FakeRequest>& request, uint64_t) {
+  source_.SetScript([bad](const std::shared_ptr<FakeRequest>& request, uint64_t) {  // by value: a try may outlive this body
     if (request->offset <= bad.blob_offset && bad.blob_offset < request->offset + request->bytes.size()) {
       request->bytes[bad.blob_offset - request->offset + bad.blob_size / 2] ^= 1;
     }
