@@ -118,13 +118,14 @@ std::optional<ReadTracker::Part> ReadTracker::Behind(uint64_t from) const {
   MutexLock lock(mu_);
   std::optional<Part> first;
   const auto look = [&](const Cursor& cursor, uint64_t end) HR_REQUIRES(mu_) {
+    if (cursor.given < from || cursor.given >= end) return;
     Part part{cursor.given, end};
     // Another one comes after it, and has that part before it or just around it.
     for (const Cursor& other : cursors_) {
       const uint64_t around = std::max(other.begin, other.read > kSlack ? other.read - kSlack : 0);
       if (&other != &cursor && around < part.end && other.plan + kSlack > part.begin) part.end = std::max(around, part.begin);
     }
-    if (part.begin < from || part.begin >= part.end) return;
+    if (part.begin >= part.end) return;
     if (!first || part.begin < first->begin || (part.begin == first->begin && part.end > first->end)) first = part;
   };
   for (const Cursor& cursor : cursors_) look(cursor, cursor.read > kSlack ? cursor.read - kSlack : 0);
