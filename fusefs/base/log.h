@@ -5,6 +5,9 @@
 #ifndef HEADRACE_FUSEFS_BASE_LOG_H_
 #define HEADRACE_FUSEFS_BASE_LOG_H_
 
+#if !defined(SPDLOG_COMPILED_LIB) && !defined(HEADRACE_SPDLOG_FROM_HEADERS)
+#error "this target does not link spdlog: it would have a second logger of its own, beside the library's"
+#endif
 #include <spdlog/spdlog.h>
 
 #include <string_view>

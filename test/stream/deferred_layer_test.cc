@@ -201,13 +201,28 @@ TEST_F(DeferredLayerTest, RandomReadsAndFaults) {
 // Goal: one wrong bit anywhere, in a content or in a header, and after the end nothing is read any more, nor opened; what waits fails as well.
 TEST_F(DeferredLayerTest, WrongBytesPoison) {
   for (const uint64_t at : {TarOffset("big-3") + 77, TarOffset("small-1") - 512 + 100}) {
-    source_.ServeEverything();
+    // The last block is held back until a file was read: else the end may come first.
+    std::mutex mu;
+    bool to_the_end = false;
+    std::shared_ptr<FakeRequest> last;
+    source_.SetScript([&](const std::shared_ptr<FakeRequest>& request, uint64_t) {
+      {
+        std::lock_guard lock(mu);
+        if (!to_the_end && request->offset + request->bytes.size() == tar_.size()) return void(last = request);
+      }
+      request->Serve();
+    });
     std::string bad = tar_;
     bad[at] = static_cast<char>(bad[at] ^ 1);
     end_ = {};
     Begin(bad);
     auto early = OpenFile("big-0");
     ExpectFile(*early, "big-0");
+    {
+      std::lock_guard lock(mu);
+      to_the_end = true;
+    }
+    if (last) last->Serve();
     EXPECT_FALSE(End().ok());
     EXPECT_EQ(layer_->trust(), DeferredLayer::Trust::kWrong);
     EXPECT_CODE(Pending(*early, 0, 1000).Wait().status, StatusCode::kDataLoss);
