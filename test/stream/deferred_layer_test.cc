@@ -201,14 +201,17 @@ TEST_F(DeferredLayerTest, RandomReadsAndFaults) {
 // Goal: one wrong bit anywhere, in a content or in a header, and after the end nothing is read any more, nor opened; what waits fails as well.
 TEST_F(DeferredLayerTest, WrongBytesPoison) {
   for (const uint64_t at : {TarOffset("big-3") + 77, TarOffset("small-1") - 512 + 100}) {
-    // The last block is held back until a file was read: else the end may come first.
-    std::mutex mu;
-    bool to_the_end = false;
-    std::shared_ptr<FakeRequest> last;
-    source_.SetScript([&](const std::shared_ptr<FakeRequest>& request, uint64_t) {
+    // The wrong byte is held back until a file was read: else the end may come first. The script outlives this round: requests may come after the end.
+    struct Held {
+      std::mutex mu;
+      bool to_the_end = false;
+      std::shared_ptr<FakeRequest> wrong;
+    };
+    const auto held = std::make_shared<Held>();
+    source_.SetScript([held, at](const std::shared_ptr<FakeRequest>& request, uint64_t) {
       {
-        std::lock_guard lock(mu);
-        if (!to_the_end && request->offset + request->bytes.size() == tar_.size()) return void(last = request);
+        std::lock_guard lock(held->mu);
+        if (!held->to_the_end && at - request->offset < request->bytes.size()) return void(held->wrong = request);
       }
       request->Serve();
     });
@@ -218,11 +221,13 @@ TEST_F(DeferredLayerTest, WrongBytesPoison) {
     Begin(bad);
     auto early = OpenFile("big-0");
     ExpectFile(*early, "big-0");
+    std::shared_ptr<FakeRequest> wrong;
     {
-      std::lock_guard lock(mu);
-      to_the_end = true;
+      std::lock_guard lock(held->mu);
+      held->to_the_end = true;
+      wrong.swap(held->wrong);
     }
-    if (last) last->Serve();
+    if (wrong) wrong->Serve();
     EXPECT_FALSE(End().ok());
     EXPECT_EQ(layer_->trust(), DeferredLayer::Trust::kWrong);
     EXPECT_CODE(Pending(*early, 0, 1000).Wait().status, StatusCode::kDataLoss);
