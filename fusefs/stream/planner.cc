@@ -196,13 +196,14 @@ void Planner::Tune(TimePoint now) {
 void Planner::PlanAll() {
   for (;;) {
     under_way_(core_->scheduler->used() / 2);
+    // Room first: a range that failed says so before its turn ends, so whoever sees its room finds the pause.
+    const uint64_t room = core_->scheduler->Room();
     {
       MutexLock lock(mu_);
       if (stopping_ || rest_until_ > std::chrono::steady_clock::now()) return;
     }
     // After a failure one range at a time asks whether the registry is back.
     if (failures_.load(std::memory_order_relaxed) > 0 && core_->scheduler->active() > 0) return;
-    const uint64_t room = core_->scheduler->Room();
     if (room == 0) {
       window_was_limit_ = core_->scheduler->active() >= tuner_.window();
       return;

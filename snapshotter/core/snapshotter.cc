@@ -62,7 +62,6 @@ Snapshotter::Snapshotter(Options options, LayerMounter* layers, Directories dire
 Snapshotter::~Snapshotter() = default;
 
 Result<std::unique_ptr<Snapshotter>> Snapshotter::Create(Options options, LayerMounter* layers) {
-  HR_RETURN_IF_ERROR(MakeDirs(options.root, 0700));
   HR_ASSIGN_OR_RETURN(Directories directories, Directories::Open(options.root));
   HR_ASSIGN_OR_RETURN(auto store, MetaStore::Open({.path = options.root + "/metadata.db",
                                                    .now_ns = options.now_ns}));

@@ -393,8 +393,10 @@ TEST_F(CoreTest, OddKeys) {
 TEST_F(CoreTest, RootsThatOverlayCannotNameAreRefused) {
   for (const char* name : {"a:b", "a,b", "a\\b"}) {
     EXPECT_CODE(Snapshotter::Create({.root = dir_ / name}, &layers_), StatusCode::kInvalidArgument);
+    EXPECT_NE(::access((dir_ / name).c_str(), F_OK), 0) << "a refused root was made";
   }
   EXPECT_FALSE(Snapshotter::Create({.root = "relative"}, &layers_).ok());
+  EXPECT_NE(::access("relative", F_OK), 0) << "a refused root was made";
 }
 
 }  // namespace
