@@ -91,14 +91,12 @@ Status ContentFile::Seal() {
     if (identity != ours_ && changing_ == 0) Doubt();
     if (synced.ok() && identity == ours_ && missing_.load(std::memory_order_acquire) == 0 && usable()) {
       sealed_as_ = identity;
+      Metrics::Add(shared_->metrics.cache_sealed_files);  // who sees it sealed finds it counted
       sealed_.store(true, std::memory_order_release);
       now_sealed = true;
     }
   }
-  if (now_sealed) {
-    Metrics::Add(shared_->metrics.cache_sealed_files);
-    return {};
-  }
+  if (now_sealed) return {};
   // A chunk was dropped meanwhile, or the seal may not be on the disk: take it back.
   const MapSeal none{};
   Status undone = PwriteFull(map_.get(), none, kMapSealOffset);

@@ -2,7 +2,9 @@
 #ifndef HEADRACE_TEST_CACHE_STORE_FIXTURE_H_
 #define HEADRACE_TEST_CACHE_STORE_FIXTURE_H_
 
+#include <fcntl.h>
 #include <gtest/gtest.h>
+#include <sys/file.h>
 
 #include <chrono>
 #include <memory>
@@ -10,6 +12,7 @@
 #include <thread>
 #include <vector>
 
+#include "fusefs/base/file.h"
 #include "fusefs/cache/content_store.h"
 #include "test/support/matchers.h"
 #include "test/support/temp_dir.h"
@@ -59,6 +62,16 @@ class StoreTest : public ::testing::Test {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
     while (!file.sealed() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
     return file.sealed();
+  }
+  // After a test let go of the content: who sealed it may hold it a little longer, and with it the map's lock.
+  bool WaitUntilUnused() const {
+    UniqueFd map(::open(Path(".map").c_str(), O_RDWR | O_CLOEXEC));
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+    while (::flock(map.get(), LOCK_EX | LOCK_NB) != 0) {
+      if (std::chrono::steady_clock::now() > deadline) return false;
+      std::this_thread::yield();
+    }
+    return store_->open_contents() == 0;
   }
   void ExpectChunk(ContentFile& file, uint32_t i) {
     std::vector<uint8_t> got(ChunkBytes(i).size());

@@ -242,9 +242,8 @@ TEST_F(TakeoverTest, OpenFilesGoOn) {
   ASSERT_TRUE(Stage(3));
   Start();  // to it nothing is sealed: what the table says counts
   EXPECT_EQ(shared->took_over, 1);
-  ASSERT_TRUE(Eventually([&] { return shared->open_inodes == 3; }));
-  EXPECT_EQ(shared->open_files, 3);
-  EXPECT_EQ(shared->backing_ids, 1);
+  EXPECT_TRUE(Eventually([&] { return shared->open_inodes == 3 && shared->open_files == 3 && shared->backing_ids == 1; }))
+      << shared->open_inodes << " inodes, " << shared->open_files << " files, " << shared->backing_ids << " backing ids";
   // A new open of the inode that is passed through gets the saved backing id; another one would be EIO.
   const pid_t second = Reader([&] {
     const int fd = ::open(Path("1/sealed").c_str(), O_RDONLY);
