@@ -89,25 +89,32 @@ TEST_F(PlannerTest, TheFirstReadsOfAFileComeBeforeThePlan) {
     }
     request->Serve();
   });
-  MakeShards(20, 30);
-  unsigned in_order = 0;
-  for (unsigned i = 0; i < 20; ++i) {
+  constexpr unsigned kRounds = 40;
+  MakeShards(kRounds, 30);
+  unsigned quick = 0;
+  for (unsigned i = 0; i < kRounds; ++i) {
     auto content = Open(sources_[i], 0);
     {
       MutexLock lock(mu);
       offsets.clear();
     }
+    const auto start = std::chrono::steady_clock::now();
     Pending second(*content, 6 * kChunk, 8);
     std::this_thread::sleep_for(std::chrono::microseconds(500));  // time enough for the planner
     Pending first(*content, 0, 8);
+    const auto took = std::chrono::steady_clock::now() - start;
     ASSERT_OK(second.Wait().status);
     ASSERT_OK(first.Wait().status);
     ASSERT_TRUE(AllHere(i));
     MutexLock lock(mu);
     const auto& chunks = sources_[i]->index->chunks;
-    in_order += offsets.size() > 2 && offsets[0] == chunks[6].blob_offset && offsets[1] == chunks[0].blob_offset;
+    if (took >= milliseconds(2)) continue;  // this thread was kept from the processor for longer than the planner waits
+    ++quick;
+    ASSERT_GT(offsets.size(), 2u);
+    EXPECT_EQ(offsets[0], chunks[6].blob_offset);
+    EXPECT_EQ(offsets[1], chunks[0].blob_offset);
   }
-  EXPECT_GE(in_order, 10u);  // this thread may be kept from the processor for longer than the planner waits
+  if (quick == 0) GTEST_SKIP() << "this thread was never quick enough to say anything";
 }
 
 // A reader that misses is served before what is planned, and joins what is under way instead of fetching it again.
