@@ -84,7 +84,6 @@ Status ContentFile::Seal() {
   Status synced;
   if (::fdatasync(map_.get()) != 0) synced = Status::FromErrno(errno, "fdatasync " + map_path_);
   if (synced.ok()) synced = shared_->SyncNames(spec_.id, map_path_);
-  bool now_sealed = false;
   {
     MutexLock lock(mu_);
     // The state that the seal names must be one that we made: somebody else's writes are not to be sealed in.
@@ -93,10 +92,9 @@ Status ContentFile::Seal() {
       sealed_as_ = identity;
       Metrics::Add(shared_->metrics.cache_sealed_files);  // who sees it sealed finds it counted
       sealed_.store(true, std::memory_order_release);
-      now_sealed = true;
+      return {};
     }
   }
-  if (now_sealed) return {};
   // A chunk was dropped meanwhile, or the seal may not be on the disk: take it back.
   const MapSeal none{};
   Status undone = PwriteFull(map_.get(), none, kMapSealOffset);

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <utility>
 
-#include "fusefs/base/file.h"
 #include "fusefs/base/log.h"
 #include "snapshotter/core/labels.h"
 #include "snapshotter/filter/filter.h"

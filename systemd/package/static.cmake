@@ -36,8 +36,8 @@ endforeach()
 
 add_library(headrace_fmt STATIC ${CMAKE_CURRENT_LIST_DIR}/fmt_archive.cc)
 target_compile_definitions(headrace_fmt PUBLIC FMT_SHARED)  # as the shared library is compiled: its symbols are visible
-target_compile_definitions(headrace_fmt PUBLIC HEADRACE_SPDLOG_FROM_HEADERS)  # what fusefs/base/log.h asks for
 set_target_properties(spdlog::spdlog_header_only PROPERTIES INTERFACE_LINK_LIBRARIES "headrace_fmt;Threads::Threads")
+target_compile_definitions(spdlog::spdlog_header_only INTERFACE HEADRACE_SPDLOG_FROM_HEADERS)  # what fusefs/base/log.h asks for
 set(HEADRACE_SPDLOG spdlog::spdlog_header_only)
 add_library(headrace_toml INTERFACE)
 target_compile_definitions(headrace_toml INTERFACE TOML_HEADER_ONLY=1)

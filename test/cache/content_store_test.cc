@@ -321,7 +321,7 @@ TEST_F(StoreTest, ASealWithoutIdentityIsVerifiedAgain) {
     WriteAll(*file);
     ASSERT_TRUE(WaitForSeal(*file));
   }
-  ASSERT_TRUE(WaitUntilUnused());
+  ASSERT_TRUE(WaitUntilUnused(Path(".map")));
   auto fd = OpenFile(Path(".map"), O_RDWR);
   ASSERT_OK(fd);
   ASSERT_OK(PwriteFull(fd->get(), std::vector<uint8_t>(40), 144));
@@ -385,7 +385,7 @@ TEST_F(StoreTest, ASymbolicLinkInPlaceOfTheDataFileIsNotFollowed) {
     WriteAll(*file);
     ASSERT_TRUE(WaitForSeal(*file));
   }
-  ASSERT_TRUE(WaitUntilUnused());
+  ASSERT_TRUE(WaitUntilUnused(Path(".map")));
   const std::string other = dir_ / "other";
   ASSERT_OK(WriteFileAtomic(other, std::string(kSize, 'x')));
   ASSERT_EQ(unlink(Path(".data").c_str()), 0);

@@ -2,18 +2,15 @@
 #ifndef HEADRACE_TEST_CACHE_STORE_FIXTURE_H_
 #define HEADRACE_TEST_CACHE_STORE_FIXTURE_H_
 
-#include <fcntl.h>
 #include <gtest/gtest.h>
-#include <sys/file.h>
 
 #include <chrono>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
-#include "fusefs/base/file.h"
 #include "fusefs/cache/content_store.h"
+#include "test/cache/wait.h"
 #include "test/support/matchers.h"
 #include "test/support/temp_dir.h"
 
@@ -42,9 +39,7 @@ class StoreTest : public ::testing::Test {
     ASSERT_OK(store);
     store_ = std::move(*store);
     // What was here is counted beside whatever comes; a test that compares counts begins after it.
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    while (!store_->Usage().counted && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
-    ASSERT_TRUE(store_->Usage().counted);
+    ASSERT_TRUE(WaitUntil([&] { return store_->Usage().counted; }));
   }
   std::shared_ptr<ContentFile> Open() {
     auto file = store_->Open(spec_);
@@ -58,21 +53,7 @@ class StoreTest : public ::testing::Test {
   void WriteAll(ContentFile& file) {
     for (uint32_t i = 0; i < kChunks; ++i) Write(file, i);
   }
-  static bool WaitForSeal(const ContentFile& file) {
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    while (!file.sealed() && std::chrono::steady_clock::now() < deadline) std::this_thread::yield();
-    return file.sealed();
-  }
-  // After a test let go of the content: who sealed it may hold it a little longer, and with it the map's lock.
-  bool WaitUntilUnused() const {
-    UniqueFd map(::open(Path(".map").c_str(), O_RDWR | O_CLOEXEC));
-    const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
-    while (::flock(map.get(), LOCK_EX | LOCK_NB) != 0) {
-      if (std::chrono::steady_clock::now() > deadline) return false;
-      std::this_thread::yield();
-    }
-    return store_->open_contents() == 0;
-  }
+  static bool WaitForSeal(const ContentFile& file) { return WaitUntil([&] { return file.sealed(); }); }
   void ExpectChunk(ContentFile& file, uint32_t i) {
     std::vector<uint8_t> got(ChunkBytes(i).size());
     ASSERT_OK(file.Read(i * kChunkSize, got));

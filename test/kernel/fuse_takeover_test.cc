@@ -181,6 +181,9 @@ class TakeoverTest : public FuseFixture {
   bool AllClosed() {
     return Eventually([&] { return shared->open_inodes == 0 && shared->open_files == 0 && shared->backing_ids == 0; });
   }
+  std::string WhatIsOpen() const {
+    return std::to_string(shared->open_inodes) + " inodes, " + std::to_string(shared->open_files) + " files, " + std::to_string(shared->backing_ids) + " backing ids";
+  }
   bool Stage(int n) {
     return Eventually([&] { return shared->stage >= n; });
   }
@@ -242,8 +245,8 @@ TEST_F(TakeoverTest, OpenFilesGoOn) {
   ASSERT_TRUE(Stage(3));
   Start();  // to it nothing is sealed: what the table says counts
   EXPECT_EQ(shared->took_over, 1);
-  EXPECT_TRUE(Eventually([&] { return shared->open_inodes == 3 && shared->open_files == 3 && shared->backing_ids == 1; }))
-      << shared->open_inodes << " inodes, " << shared->open_files << " files, " << shared->backing_ids << " backing ids";
+  ASSERT_TRUE(Eventually([&] { return shared->open_inodes == 3 && shared->open_files == 3 && shared->backing_ids == 1; }))
+      << WhatIsOpen();
   // A new open of the inode that is passed through gets the saved backing id; another one would be EIO.
   const pid_t second = Reader([&] {
     const int fd = ::open(Path("1/sealed").c_str(), O_RDONLY);
@@ -383,7 +386,7 @@ TEST_F(TakeoverTest, KilledUnderLoad) {
   shared->stop = 1;
   for (pid_t reader : load) EXPECT_EQ(WaitFor(reader), 0);
   readers.clear();
-  EXPECT_TRUE(AllClosed()) << shared->open_inodes << " inodes, " << shared->open_files << " files, " << shared->backing_ids << " backing ids";
+  EXPECT_TRUE(AllClosed()) << WhatIsOpen();
   std::printf("%d kills, %lld reads, %lld requests resent, longest open-read-close %lld ms\n", kills, static_cast<long long>(shared->reads.load()),
               static_cast<long long>(resent), static_cast<long long>(shared->longest_us.load() / 1000));
 }

@@ -257,7 +257,7 @@ TEST_F(ClientFlowTest, DestructorWithWorkInFlight) {
   ASSERT_TRUE(registry_.WaitForHeld(5));
   const auto start = Clock::now();
   client_.reset();
-  EXPECT_LT(Clock::now() - start, milliseconds(20'000)) << "it waited for what stalls";
+  EXPECT_LT(Clock::now() - start, milliseconds(2000));
   for (std::thread& thread : threads) thread.join();
   for (auto& sink : sinks) {
     EXPECT_CODE(sink->Wait(), StatusCode::kCancelled);

@@ -70,6 +70,32 @@ class DeferredLayerTest : public StreamTest {
     if (future.wait_for(std::chrono::seconds(30)) != std::future_status::ready) return InternalError("the test waited 30 s for the end");
     return future.get();
   }
+  // Requests of a kind wait until Release, all others are served. May outlive the round of the test that made it: so does the source's script.
+  struct Held {
+    std::mutex mu;
+    bool released = false;
+    std::vector<std::shared_ptr<FakeRequest>> requests;
+  };
+  std::shared_ptr<Held> HoldBack(std::function<bool(const FakeRequest&)> which) {
+    auto held = std::make_shared<Held>();
+    source_.SetScript([held, which = std::move(which)](const std::shared_ptr<FakeRequest>& request, uint64_t) {
+      {
+        std::lock_guard lock(held->mu);
+        if (!held->released && which(*request)) return held->requests.push_back(request);
+      }
+      request->Serve();
+    });
+    return held;
+  }
+  static void Release(Held& held) {
+    std::vector<std::shared_ptr<FakeRequest>> come;
+    {
+      std::lock_guard lock(held.mu);
+      held.released = true;
+      come.swap(held.requests);
+    }
+    for (const auto& request : come) request->Serve();
+  }
   uint32_t EntryOf(const std::string& name) {
     for (uint32_t i = 0; i < walked_->entries.size(); ++i) {
       if (walked_->entries[i].name == name) return i;
@@ -133,16 +159,7 @@ TEST_F(DeferredLayerTest, ReadWhileItComes) {
 
 // Goal: a reader far behind the place of the hashing gets its block before that place has moved at all; nothing may be passed through before the end.
 TEST_F(DeferredLayerTest, ReadersFirst) {
-  std::mutex mu;
-  bool in_order = false;
-  std::vector<std::shared_ptr<FakeRequest>> held;
-  source_.SetScript([&](const std::shared_ptr<FakeRequest>& request, uint64_t) {
-    {
-      std::lock_guard lock(mu);
-      if (!in_order && request->offset / kBlock < BlockFetcher::kWindow) return held.push_back(request);
-    }
-    request->Serve();
-  });
+  const auto held = HoldBack([](const FakeRequest& request) { return request.offset / kBlock < BlockFetcher::kWindow; });
   Begin();
   auto far = OpenFile("big-4");
   ExpectBytes(Pending(*far, 3'000'000, 100'000).Wait(), files_.at("big-4"), 3'000'000, 100'000);
@@ -151,13 +168,7 @@ TEST_F(DeferredLayerTest, ReadersFirst) {
   EXPECT_FALSE(far->complete());
   Pending first(*OpenFile("big-0"), 0, 1000);
   EXPECT_FALSE(first.ready());
-  std::vector<std::shared_ptr<FakeRequest>> come;
-  {
-    std::lock_guard lock(mu);
-    in_order = true;
-    come.swap(held);
-  }
-  for (const auto& request : come) request->Serve();
+  Release(*held);
   ExpectBytes(first.Wait(), files_.at("big-0"), 0, 1000);
   ASSERT_OK(End());
   EXPECT_EQ(source_.requested_bytes(), tar_.size());
@@ -201,33 +212,15 @@ TEST_F(DeferredLayerTest, RandomReadsAndFaults) {
 // Goal: one wrong bit anywhere, in a content or in a header, and after the end nothing is read any more, nor opened; what waits fails as well.
 TEST_F(DeferredLayerTest, WrongBytesPoison) {
   for (const uint64_t at : {TarOffset("big-3") + 77, TarOffset("small-1") - 512 + 100}) {
-    // The wrong byte is held back until a file was read: else the end may come first. The script outlives this round: requests may come after the end.
-    struct Held {
-      std::mutex mu;
-      bool to_the_end = false;
-      std::shared_ptr<FakeRequest> wrong;
-    };
-    const auto held = std::make_shared<Held>();
-    source_.SetScript([held, at](const std::shared_ptr<FakeRequest>& request, uint64_t) {
-      {
-        std::lock_guard lock(held->mu);
-        if (!held->to_the_end && at - request->offset < request->bytes.size()) return void(held->wrong = request);
-      }
-      request->Serve();
-    });
+    // Until a file was read: else the end may come first.
+    const auto held = HoldBack([at](const FakeRequest& request) { return at - request.offset < request.bytes.size(); });
     std::string bad = tar_;
     bad[at] = static_cast<char>(bad[at] ^ 1);
     end_ = {};
     Begin(bad);
     auto early = OpenFile("big-0");
     ExpectFile(*early, "big-0");
-    std::shared_ptr<FakeRequest> wrong;
-    {
-      std::lock_guard lock(held->mu);
-      held->to_the_end = true;
-      wrong.swap(held->wrong);
-    }
-    if (wrong) wrong->Serve();
+    Release(*held);
     EXPECT_FALSE(End().ok());
     EXPECT_EQ(layer_->trust(), DeferredLayer::Trust::kWrong);
     EXPECT_CODE(Pending(*early, 0, 1000).Wait().status, StatusCode::kDataLoss);

@@ -15,11 +15,12 @@ class PlannerTest : public StreamTest {
     options_.ranges_first = options_.ranges_max = 2;
     options_.fill_rate = 0;
   }
-  // `shards` layers of one file each.
+  // `shards` more layers of one file each.
   void MakeShards(unsigned shards, uint32_t chunks) {
     for (unsigned i = 0; i < shards; ++i) {
       layers_.emplace_back();
-      layers_.back().AddRandomFile("models/model-" + std::to_string(i + 1) + ".safetensors", chunks, kChunk, i + 1);
+      const auto number = static_cast<unsigned>(layers_.size());
+      layers_.back().AddRandomFile("models/model-" + std::to_string(number) + ".safetensors", chunks, kChunk, number);
       sources_.push_back(Publish(layers_.back()));
     }
   }
@@ -89,10 +90,9 @@ TEST_F(PlannerTest, TheFirstReadsOfAFileComeBeforeThePlan) {
     }
     request->Serve();
   });
-  constexpr unsigned kRounds = 40;
-  MakeShards(kRounds, 30);
   unsigned quick = 0;
-  for (unsigned i = 0; i < kRounds; ++i) {
+  for (unsigned i = 0; i < 200 && quick < 10; ++i) {
+    MakeShards(1, 30);
     auto content = Open(sources_[i], 0);
     {
       MutexLock lock(mu);
@@ -114,7 +114,7 @@ TEST_F(PlannerTest, TheFirstReadsOfAFileComeBeforeThePlan) {
     EXPECT_EQ(offsets[0], chunks[6].blob_offset);
     EXPECT_EQ(offsets[1], chunks[0].blob_offset);
   }
-  if (quick == 0) GTEST_SKIP() << "this thread was never quick enough to say anything";
+  EXPECT_GE(quick, 10u);
 }
 
 // A reader that misses is served before what is planned, and joins what is under way instead of fetching it again.
